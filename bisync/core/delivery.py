@@ -1,0 +1,209 @@
+"""Applying at a target: what goes into the next transaction, what its tag says, and what the replies mean."""
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from bisync.core.actions import Action, Checkpoint, Notice, Send
+from bisync.core.channel import Channel
+from bisync.core.copying import Copying
+from bisync.core.floor import Floors
+from bisync.core.link import Item, Transaction
+from bisync.core.position import Clock, stream_clock
+from bisync.core.reply import Refusal, read_refusal
+from bisync.core.resp import pack
+from bisync.core.round import Rounds
+from bisync.core.rules import Rules
+from bisync.core.tag import Tag, beat_key
+from bisync.errors import BisyncError, Superseded, TagLost
+
+RETRY_MS_MIN, RETRY_MS_MAX = 100, 5_000
+"""The pause after a refusal that may heal; it doubles with each in a row."""
+
+
+@attrs.define(eq=False)
+class Delivery:
+    """Makes tagged transactions of what is queued. One life of one engine."""
+
+    rules: Rules
+    epoch: int
+    engine: str
+    channels: Mapping[str, Channel]
+    floors: Floors
+    copying: Copying
+    rounds: Rounds
+    actions: list[Action]
+
+    # -- sending
+    def pump(self, now_ms: int) -> None:
+        """Send, on each channel, what can be sent now."""
+        for channel in self.channels.values():
+            if channel.link.free(now_ms) and (
+                len(channel.link) or self._beat_due(channel, now_ms) or self._lone_tag_due(channel, now_ms)
+            ):
+                self._send(channel, now_ms)
+
+    def _beat_due(self, channel: Channel, now_ms: int) -> bool:
+        beats = self.rules.heartbeat_ms > 0 and self.rules.bidirectional and channel.reader is not None
+        return beats and now_ms >= channel.beat_due_ms
+
+    def _lone_tag_due(self, channel: Channel, now_ms: int) -> bool:
+        """Idle sites must not fall out of the backlog; but a lone tag is never the answer to a lone tag."""
+        if channel.reader is None or not self.copying.finished:
+            return False
+        if channel.told_ms is None:
+            channel.told_ms = now_ms
+        if now_ms - channel.told_ms < self.rules.checkpoint_every_ms:
+            return False
+        untold = self.clock_here(channel)[2] - channel.told[2]
+        return (channel.worth_telling and untold > 0) or untold >= self.rules.checkpoint_bytes
+
+    def clock_here(self, channel: Channel) -> Clock:
+        """The clock of all that was read of the origin's stream, provided that all of it is applied."""
+        return stream_clock(self.copying.copy if channel.origin == self.rules.source else 0, channel.processed)
+
+    def _send(self, channel: Channel, now_ms: int) -> None:
+        items = channel.link.take()
+        if self._beat_due(channel, now_ms):
+            channel.beat_due_ms = now_ms + self.rules.heartbeat_ms
+            items.append(Item("beat", [(0, pack(b"SET", beat_key(self.rules.job), now_ms))], 0))
+        clock = max([channel.applied, *(i.clock for i in items if i.clock is not None)])
+        following = channel.origin != self.rules.source or self.copying.finished
+        if following and not len(channel.link) and channel.reader is not None:
+            clock = max(clock, self.clock_here(channel))
+        self._move_floors()
+        tag = Tag(
+            self.rules.job,
+            channel.name,
+            self.epoch,
+            self.engine,
+            clock,
+            self.floors.now(),
+            self.copying.finished or any(i.kind == "finish" for i in items),
+            tuple(i.number for i in items if i.number),
+        )
+        channel.worth_telling, channel.told_ms = False, now_ms
+        sent = channel.link.send(items, clock, tag, lambda: self.rounds.notes_again(channel.target))
+        self.actions.append(Send(channel.origin, sent.payload, sent.replies))
+
+    def _move_floors(self) -> None:
+        for channel in self.channels.values():
+            if channel.reader is None:
+                continue
+            if self.rules.bidirectional:
+                oldest = channel.pending.oldest
+                low = min(channel.processed, oldest.start) if oldest else channel.processed
+                self.floors.advance(channel.origin, self.rounds.lowest(channel.origin, low))
+            elif self.copying.finished:
+                first = channel.link.first_write
+                here = channel.reader.position
+                self.floors.move(channel.origin, *(first.resume if first else (here.offset, here.database)))
+
+    # -- replies
+    def answered(self, channel: Channel, replies: Sequence[object], now_ms: int) -> None:
+        """The replies to the transaction in flight, all of them.
+
+        Raises Superseded when another engine has taken the job, TagLost when something else took the tag away,
+        BisyncError when the target refuses for good.
+        """
+        flight = channel.link.in_flight
+        assert flight is not None
+        results, held = replies[-4], replies[-1]
+        if isinstance(results, list):
+            channel.link.landed()
+            self._landed(channel, flight, results)
+            self.check_tag(channel, held)
+        elif results is None:
+            self._tag_lost(channel, held)
+        else:
+            self._refused(channel, read_refusal(replies[:-3]), now_ms)
+
+    def check_tag(self, channel: Channel, held: object) -> None:
+        """Is the tag still the one that this engine wrote last? Raises as `answered` does where it is not."""
+        if channel.tag is not None and held != channel.tag:
+            self._tag_lost(channel, held)
+
+    def _tag_lost(self, channel: Channel, held: object) -> None:
+        """The guard says that the tag is not the one that this engine wrote last."""
+        what = f"the tag of the {channel.name} channel at {channel.target}"
+        if held is None:
+            raise TagLost(f"{what} is gone", why="a flush or a SWAPDB at that site")
+        if not isinstance(held, bytes):
+            raise BisyncError(f"{what} is no string any more", hint="delete the key and start bisync again")
+        tag = Tag.decode(held)
+        if (tag.epoch, tag.engine) > (self.epoch, self.engine):
+            raise Superseded(
+                f"engine {tag.engine} has taken the job {self.rules.job} (epoch {tag.epoch}, this one had {self.epoch})",
+                hint="nothing: that engine goes on. Stop it first if this one should run",
+            )
+        raise TagLost(f"{what} is an older one", why="a SWAPDB or a RESTORE at that site")
+
+    def _landed(self, channel: Channel, flight: Transaction, results: Sequence[object]) -> None:
+        if channel.refusals:
+            self.actions.append(Notice("info", "accepted", f"{channel.target} takes writes again"))
+        channel.refused, channel.refusals = "", 0
+        channel.applied = channel.told = flight.clock
+        channel.tag = flight.tag.encode()
+        for n, item in enumerate(flight.items):
+            channel.counters.operations += item.operations
+            channel.counters.bytes += item.size if item.operations else 0
+            if item.kind == "fence":
+                self.rounds.fence_answered(item.number, flight.replies_of(n, results)[-len(item.parts) :])
+            elif item.kind == "restore":
+                self.rounds.restore_answered(item.number, flight.replies_of(n, results))
+            elif item.kind == "finish":
+                self.copying.finished = True
+                self.actions.append(Notice("info", "copied", f"the full copy of {channel.origin} is finished"))
+        if any(isinstance(r, Exception) for r in results):
+            self._failures(channel, flight, results)
+        self.floors.commit(flight.tag.floors)
+        self.actions.append(Checkpoint(channel.name, channel.tag))
+
+    def _failures(self, channel: Channel, flight: Transaction, results: Sequence[object]) -> None:
+        """Single commands that failed inside a transaction that was executed."""
+        for n, item in enumerate(flight.items):
+            error = next((r for r in flight.replies_of(n, results) if isinstance(r, Exception)), None)
+            if error is None:
+                continue
+            if item.kind == "copied":
+                self._refuse(channel, f"{channel.target} cannot take a key of the copy: {error}", "see docs/commands.md")
+            elif item.kind == "write":
+                assert item.clock is not None
+                channel.failed.append(item.clock)
+                if not self.rules.bidirectional:
+                    text = f"{channel.target}: {error}; the key was changed there by something else. Run bisync verify"
+                    self.actions.append(Notice("error", "unequal", text))
+
+    def _refuse(self, channel: Channel, what: str, hint: str) -> None:
+        if self.rules.on_refused != "quarantine":
+            raise BisyncError(what, hint=f'{hint}; or set on_refused = "quarantine" to set such commands aside')
+        self.actions.append(Notice("error", "quarantined", what))
+
+    def _refused(self, channel: Channel, refusal: Refusal, now_ms: int) -> None:
+        """Nothing was applied: wait and try again if it can heal, else stop or set the commands aside."""
+        flight = channel.link.in_flight
+        assert flight is not None
+        if not refusal.heals:
+            self._set_aside(channel, flight, refusal)
+        elif refusal.text.split(" ", 1)[0] != channel.refused.split(" ", 1)[0]:
+            text = f"{channel.target} refuses writes: {refusal.text}. {refusal.hint}; bisync tries again"
+            self.actions.append(Notice("warning", "refused", text))
+        if refusal.heals:
+            channel.refused = f"{refusal.text} ({refusal.hint})"
+            pause_ms = min(RETRY_MS_MAX, RETRY_MS_MIN << min(channel.refusals, 10))
+            channel.refusals += 1
+            channel.link.paused_until_ms = now_ms + pause_ms
+        channel.link.unsend()
+
+    def _set_aside(self, channel: Channel, flight: Transaction, refusal: Refusal) -> None:
+        """Take the refused commands out of the items in flight."""
+        guilty = []
+        for n, item in enumerate(flight.items):
+            if any(flight.begins[n] <= r < flight.begins[n + 1] for r in refusal.refused):
+                guilty.append(item)
+        what = f"{channel.target} refuses a transaction of the {channel.name} channel: {refusal.text}"
+        if not guilty or any(i.kind not in ("write", "copied") for i in guilty):
+            raise BisyncError(what, hint=refusal.hint)
+        for item in guilty:
+            self._refuse(channel, f"{what}; set aside: {item.summary()}", refusal.hint)
+            item.parts = ()

@@ -1,0 +1,148 @@
+"""From one source shard to one target shard, the unit of order: a queue of items, one tagged transaction in flight.
+
+    MULTI ; SET tag ; SELECT n ; command ; command ; ... EXEC ; SELECT 0 ; WATCH tag ; GET tag
+
+The WATCH and GET at the end are sent along with each transaction and guard the next one, so no round trip is spent on
+them (WATCH is per database, hence the SELECT 0). While a transaction is under way the next batch grows.
+"""
+
+import collections
+import itertools
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from bisync.core.position import Clock
+from bisync.core.resp import EXEC, MULTI, pack, select
+from bisync.core.tag import Tag
+
+Part = tuple[int, bytes]
+"""A database of the target, and a packed command to run there."""
+
+
+@attrs.define(slots=True, eq=False)
+class Item:
+    """What must be applied in one transaction, whole: a source transaction, a copied key, a fence, a restore..."""
+
+    kind: str  # write, copied, fence, restore, close, finish, beat
+    parts: Sequence[Part]
+    size: int  # bytes
+    clock: Clock | None = None  # of the write or copied key that it applies
+    resume: tuple[int, int] = (0, 0)  # of a write: offset and database of its start in the source's stream
+    read_ms: int = 0  # when it was read
+    number: int = 0  # of a fence or a restore: its round
+    operations: int = 0  # client commands in it, for the counters
+    wipes: bool = False  # it may take the tag and the notes away: they are written again after it
+
+    def summary(self) -> str:
+        """Its commands, short, for a person."""
+        text = b"; ".join(b" ".join(command.split(b"\r\n")[2::2]) for _, command in self.parts)
+        return repr(text[:200])[2:-1]
+
+
+@attrs.define(slots=True, eq=False)
+class Transaction:
+    """A batch on its way. `replies` is how many the target will send for it."""
+
+    items: list[Item]
+    payload: bytes
+    replies: int
+    tag: Tag
+    clock: Clock  # what the tag says is applied once this is
+    begins: list[int]  # for each item, the index of its first reply in EXEC's array; and the end
+
+    def replies_of(self, n: int, results: Sequence[object]) -> Sequence[object]:
+        """Of EXEC's array, the replies to the `n`th item, those of a SELECT before it included."""
+        return results[self.begins[n] : self.begins[n + 1]]
+
+
+class Link:
+    """The queue towards one shard, and what is under way to it."""
+
+    def __init__(self, tag_key: bytes, *, batch_commands: int, batch_bytes: int) -> None:
+        self._tag_key = tag_key
+        self._batch_commands, self._batch_bytes = batch_commands, batch_bytes
+        self._guard = select(0) + pack(b"WATCH", tag_key) + pack(b"GET", tag_key)
+        self._queue: collections.deque[Item] = collections.deque()
+        self.queued_bytes = 0
+        self.in_flight: Transaction | None = None
+        self.held = False  # nothing may be sent until the core's owner lets go
+        self.paused_until_ms = 0  # nothing may be sent before, because the target has just refused
+
+    def __repr__(self) -> str:
+        flight = f"{len(self.in_flight.items)} items in flight" if self.in_flight else "idle"
+        return f"<Link {len(self._queue)} queued ({self.queued_bytes} bytes), {flight}>"
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def idle(self) -> bool:
+        """Is there nothing queued and nothing in flight?"""
+        return not self._queue and self.in_flight is None
+
+    def free(self, now_ms: int) -> bool:
+        """May a transaction be sent now, if there is one?"""
+        return self.in_flight is None and not self.held and now_ms >= self.paused_until_ms
+
+    @property
+    def first_write(self) -> Item | None:
+        """The oldest write that is not known to be applied."""
+        under_way = self.in_flight.items if self.in_flight else ()
+        return next((i for i in itertools.chain(under_way, self._queue) if i.clock is not None), None)
+
+    def put(self, item: Item) -> None:
+        """Queue an item, after all that is queued."""
+        self._queue.append(item)
+        self.queued_bytes += item.size
+
+    def take(self) -> list[Item]:
+        """The items of the next transaction: as many as its bounds allow, one at least (or none where none is)."""
+        items: list[Item] = []
+        commands = size = 0
+        while self._queue and commands < self._batch_commands and (not items or size < self._batch_bytes):
+            item = self._queue.popleft()
+            items.append(item)
+            commands += len(item.parts)
+            size += item.size
+        self.queued_bytes -= size
+        return items
+
+    def send(
+        self, items: list[Item], clock: Clock, tag: Tag, notes_again: Callable[[], Sequence[Part]]
+    ) -> Transaction:
+        """Make a transaction of items and put it in flight. `notes_again` gives what a wiping item takes away."""
+        marker = pack(b"SET", self._tag_key, tag.encode())
+        pieces, begins = [MULTI, marker], []
+        database, replies = 0, 1
+        for item in items:
+            begins.append(replies)
+            parts: Sequence[Part] = item.parts
+            if item.wipes:
+                parts = [*parts, (0, marker), *notes_again()]
+            for wanted, command in parts:
+                if wanted != database:
+                    database = wanted
+                    pieces.append(select(database))
+                    replies += 1
+                pieces.append(command)
+                replies += 1
+        begins.append(replies)
+        pieces += (EXEC, self._guard)
+        # MULTI and EXEC, one QUEUED for each command, then SELECT, WATCH and GET
+        self.in_flight = Transaction(items, b"".join(pieces), 2 + replies + 3, tag, clock, begins)
+        return self.in_flight
+
+    def landed(self) -> Transaction:
+        """The transaction in flight was executed: forget and return it."""
+        done = self.in_flight
+        assert done is not None
+        self.in_flight = None
+        return done
+
+    def unsend(self) -> list[Item]:
+        """The transaction in flight was refused as a whole: its items are the first in the queue again."""
+        items = self.landed().items
+        self._queue.extendleft(reversed(items))
+        self.queued_bytes += sum(i.size for i in items)
+        return items

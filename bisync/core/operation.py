@@ -1,0 +1,133 @@
+"""From a command of a stream to what must be done about it: copied, changed, left out, set aside, or refused."""
+
+from collections.abc import Iterable
+
+import attrs
+
+from bisync.core import commands
+from bisync.core.actions import Notice
+from bisync.core.commands import Crossing, Footprint, Row, Write
+from bisync.core.patterns import Scope
+from bisync.core.resp import pack
+from bisync.core.rules import Rules
+from bisync.core.stream import Command
+from bisync.errors import BisyncError
+
+_SETTINGS = {
+    b"FLUSHALL": "flush",
+    b"FLUSHDB": "flush",
+    b"SWAPDB": "swapdb",
+    b"PUBLISH": "publish",
+    b"SPUBLISH": "publish",
+    b"FUNCTION": "function",
+}
+"""Commands about which a job file may choose: pass, drop or stop."""
+
+_WIPERS = frozenset((b"FLUSHALL", b"FLUSHDB", b"SWAPDB"))
+"""Commands that may take the tag and the notes away."""
+
+_COPIED = (b"COPIED",)
+
+
+@attrs.define(slots=True, eq=False)
+class Operation:
+    """One client command, as it is applied at the other site and as it is compared with others.
+
+    `args` and `database` are as the source numbers databases, whichever site it came from: only so two of them can be
+    compared. `packed` and `target_database` are for the site where it is applied.
+    """
+
+    args: tuple[bytes, ...]
+    database: int
+    packed: bytes
+    target_database: int
+    row: Row | None = None  # None: a copied key
+    wipes: bool = False
+    _footprint: Footprint | None = None
+
+    @property
+    def footprint(self) -> Footprint:
+        """What it writes and reads. Made when it is asked for, as most operations never meet another one."""
+        if self._footprint is None:
+            assert self.row is not None
+            self._footprint = self.row.footprint(self.args, self.database)
+        return self._footprint
+
+    @property
+    def written(self) -> Iterable[tuple[int, bytes]]:
+        """The keys that it writes, each with its database."""
+        return ((w.database, w.key) for w in self.footprint.writes)
+
+
+def copied_operation(database: int, key: bytes) -> Operation:
+    """A key of a full copy: it overwrites the whole key, and commutes with nothing."""
+    footprint = Footprint((Write(database, key, None, True),), ())
+    return Operation((*_COPIED, key), database, b"", database, footprint=footprint)
+
+
+class Understanding:
+    """What a channel does with each command of its origin's stream."""
+
+    def __init__(self, rules: Rules, origin: str) -> None:
+        self._rules, self._origin = rules, origin
+        scope = rules.scope
+        forward = origin == rules.source
+        # into the source's numbering first, where commands of both sites are compared; then to the target's
+        self._inward = _unmapped(scope) if forward else scope.inverted()
+        self._outward = scope if forward else _unmapped(scope)
+        self._maps = scope.databases is not None
+        self._everything = scope.everything
+
+    def __call__(self, command: Command, time_ms: int) -> Operation | Notice | None:
+        """The operation; None where nothing is to be done; a Notice where the command is set aside.
+
+        `time_ms` is when it was written, for expiries that servers before 7.0 send as they were given. Raises
+        BisyncError where the job must stop.
+        """
+        name = command.name
+        row = commands.row(name)
+        if row is None:
+            return self._refuse(command, "bisync does not know this command, nor which keys it writes")
+        if row.handling == "control":
+            return None
+        if row.handling == "refused":
+            return self._refuse(command, row.reason)
+        setting = _SETTINGS.get(name)
+        if setting is not None and (choice := self._rules.actions.get(setting, "pass")) != "pass":
+            if choice == "drop":
+                return None
+            return self._refuse(command, f'[commands] {setting} = "stop" in the job file')
+        args = row.normalise(commands.absolute_expiry(tuple(command.args), time_ms))
+        return self._within_scope(command, row, args)
+
+    def _within_scope(self, command: Command, row: Row, args: tuple[bytes, ...]) -> Operation | Notice | None:
+        database = command.database
+        inward = commands.restrict(args, database, self._inward)
+        if isinstance(inward, Crossing):
+            return self._refuse(command, inward.reason)
+        if inward is None:
+            return None
+        home = self._inward.target_database(database)
+        outward = commands.restrict(inward, home, self._outward) if self._maps else inward
+        target = self._outward.target_database(home) if home is not None else None
+        if isinstance(outward, Crossing) or outward is None or home is None or target is None:
+            return None
+        packed = command.raw if outward == tuple(command.args) else pack(*outward)
+        return Operation(inward, home, packed, target, commands.row(inward[0].upper()), command.name in _WIPERS)
+
+    def _refuse(self, command: Command, reason: str) -> Notice:
+        text = b" ".join(command.args)[:200]
+        what = f"{self._origin} sent a command that cannot be copied: {repr(text)[2:-1]} ({reason})"
+        if self._rules.on_refused == "quarantine":
+            return Notice("error", "quarantined", what)
+        hint = 'set on_refused = "quarantine" in [engine] to set such commands aside and go on'
+        raise BisyncError(what, hint=hint)
+
+
+def _unmapped(scope: Scope) -> Scope:
+    """The same choice of databases and keys, without renumbering."""
+    if scope.databases is None:
+        return scope
+    return Scope({n: n for n in scope.databases}, scope.include, scope.exclude)
+
+

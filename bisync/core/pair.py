@@ -1,0 +1,319 @@
+"""Both directions of a job in one place, because a conflict is a fact about both streams.
+
+Bytes of the sites' streams, replies of their servers and the time come in; actions come out (`take_actions`). Nothing
+here waits, and nothing looks at a clock. The shell keeps the order: bytes of one site in stream order, replies in the
+order of the `Send` actions. A site is named as the user named it; "x" is the site at hand and "y" the one across.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+
+from bisync.core.actions import Action, Notice
+from bisync.core.arbitration import Arbiter, Unit
+from bisync.core.channel import Channel
+from bisync.core.copying import OLDEST_MS, Copying
+from bisync.core.delivery import Delivery
+from bisync.core.floor import Floors
+from bisync.core.link import Item, Link, Part
+from bisync.core.operation import Operation, Understanding, copied_operation
+from bisync.core.pending import Pending
+from bisync.core.position import START, Position, stream_clock
+from bisync.core.round import Notes, Rounds
+from bisync.core.rules import Rules
+from bisync.core.stream import Command, Entry, StreamReader
+from bisync.core.tag import Tag, beat_key, open_key, tag_key
+
+
+@attrs.frozen
+class Taken:
+    """What an engine knows once it has taken a job: the newest tags, and the notes of open arbitrations."""
+
+    tags: Mapping[str, Tag]  # by channel name
+    notes: Mapping[str, Notes] = attrs.field(factory=dict)  # by the site that holds them
+    written: Mapping[str, bytes] = attrs.field(factory=dict)  # the tags by which it took the job, by channel name
+
+
+@attrs.frozen(slots=True)
+class CopiedKey:
+    """A key of the snapshot: where it was, and the commands that put it at the target (none: it is not in scope)."""
+
+    database: int  # as the source numbers it
+    key: bytes | None  # None: a library of functions
+    parts: Sequence[Part]
+
+
+class Pair:
+    """One life of the core: from taking the job to the next broken connection.
+
+    `epoch` and `engine` are those of the tags that the take has just written.
+    """
+
+    def __init__(self, rules: Rules, epoch: int, engine: str, taken: Taken) -> None:
+        self.rules = rules
+        self._own = (epoch, engine)
+        self._actions: list[Action] = []
+        self.channels = {x: _channel(rules, x, taken) for x in rules.origins}
+        self._positions = dict.fromkeys(rules.sites, 0)
+        self.arbiter = Arbiter(rules, self._positions)
+        self.floors = Floors(taken.tags.values())
+        forward = taken.tags.get(rules.channel(rules.source))
+        copies, finished = (forward.applied[0] if forward else 0), any(t.copied for t in taken.tags.values())
+        self.copying = Copying(copies, finished, again=copies > 0 and not finished)
+        self.rounds = Rounds(rules, epoch, self.arbiter, self.channels, taken.notes, self._actions)
+        self._delivery = Delivery(
+            rules, epoch, engine, self.channels, self.floors, self.copying, self.rounds, self._actions
+        )
+        self._beat_key, self._open_key = beat_key(rules.job), open_key(rules.job)
+        self._take_reached = False  # has the target's stream shown the take of this life?
+        self.rounds.take_up_notes(self.floors)
+
+    def __repr__(self) -> str:
+        links = ", ".join(f"{c.name} {c.link}" for c in self.channels.values())
+        return f"<Pair epoch {self._own[0]}: {links}, {self.arbiter}>"
+
+    def take_actions(self) -> list[Action]:
+        """The actions since the last call, in order."""
+        actions = list(self._actions)
+        self._actions.clear()
+        return actions
+
+    # -- streams
+    def attach(self, x: str, position: Position) -> None:
+        """Reading of a site's stream begins here: at its floor, or anew where it has none."""
+        y = self.rules.other(x)
+        own = tag_key(self.rules.job, self.rules.channel(y)) if y in self.channels else None
+        channel = self.channels[x]
+        channel.reader = StreamReader(position, own)
+        self._processed(channel, position.offset)
+        self.floors.begin(x, position)
+        if channel.applied == START:  # all that came before the first attach counts as applied
+            channel.applied = channel.resumed = channel.told = stream_clock(0, position.offset)
+
+    def renamed(self, x: str, replid: str) -> None:
+        """The site's history goes on under another name (a failover); offsets stay."""
+        self.floors.rename(x, replid)
+
+    def wants(self, x: str) -> bool:
+        """May more bytes of this site's stream be handed in? When not, the reader slows down; nothing is dropped."""
+        channel = self.channels[x]
+        if channel.reader is None or channel.inbox or channel.link.queued_bytes >= self.rules.queue_bytes:
+            return False
+        if x == self.rules.source and not self.copying.finished:
+            return False  # what follows the snapshot waits until the copy is finished
+        mine, bound = channel.pending.size, self.rules.pending_bytes
+        across = self.channels.get(self.rules.other(x))
+        theirs = across.pending.size if across else 0
+        return mine < bound or (theirs >= bound and mine <= theirs)  # else two full sides would wait for each other
+
+    def receive(self, x: str, data: bytes, now_ms: int) -> None:
+        """The next bytes of a site's stream. Raises StreamError for bytes that are none."""
+        channel = self.channels[x]
+        assert channel.reader is not None
+        channel.inbox.extend(channel.reader.feed(data))
+        self._advance(channel, now_ms)
+        self._delivery.pump(now_ms)
+
+    def _advance(self, channel: Channel, now_ms: int) -> None:
+        """Act on the entries read, up to one that must wait for a reply."""
+        assert channel.reader is not None
+        inbox = channel.inbox
+        while inbox:
+            entry = inbox[0]
+            if self._is_own(entry.tag) and self.rounds.waits_for_copy(entry.tag.rounds):  # type: ignore[union-attr]
+                self._processed(channel, entry.start)
+                return
+            inbox.popleft()
+            self._processed(channel, entry.end)
+            if entry.tag is not None:
+                self._foreign(channel, entry, entry.tag, now_ms)
+            else:
+                self._client(channel, entry, now_ms)
+        self._processed(channel, channel.reader.position.offset)
+
+    def _processed(self, channel: Channel, offset: int) -> None:
+        channel.processed = self._positions[channel.origin] = offset
+
+    def _is_own(self, tag: Tag | None) -> bool:
+        return tag is not None and (tag.epoch, tag.engine) == self._own
+
+    # -- foreign writes: never forwarded; they say what their site has seen
+    def _foreign(self, channel: Channel, entry: Entry, tag: Tag, now_ms: int) -> None:
+        across = self.channels[channel.target]
+        self.floors.tagged(channel.origin, entry.start, entry.database)
+        channel.seen = max(channel.seen, tag.applied)
+        for write in across.pending.seen_back(tag.applied):
+            self._check_failed(across, write)
+        for command in entry.commands:
+            key = command.args[1] if len(command.args) > 1 else b""
+            if key == self._beat_key:
+                self._beat_read(channel, command, now_ms)
+            elif key != self._open_key:
+                channel.worth_telling = True
+        if self._is_own(tag):
+            self._take_reached |= channel.origin == self.rules.target
+            for number in tag.rounds:
+                self.rounds.came_back(channel.origin, number)
+        self._try_finish()
+        self.rounds.begin()
+
+    @staticmethod
+    def _beat_read(channel: Channel, command: Command, now_ms: int) -> None:
+        try:
+            channel.counters.lag_ms = max(0, now_ms - int(command.args[2].split()[0]))
+        except (ValueError, IndexError):
+            pass  # no beat of ours: a client has the key in hand, and the lag is not known
+
+    def _check_failed(self, channel: Channel, write: Pending) -> None:
+        """A command of it failed across, and it met no conflict: the keys were unequal before. Its origin is right."""
+        failed = channel.failed
+        while failed and failed[0] <= write.clock:
+            if failed.popleft() == write.clock and not write.contested:
+                self._arbitrate_places(write, channel.origin, channel.origin)
+
+    def _arbitrate_places(self, write: Pending, site: str, authority: str) -> None:
+        for operation in write.operations:
+            for database, key in operation.written:
+                self.arbiter.arbitrate(Unit(database, key), None, {site: write.start}, authority)
+
+    # -- client writes
+    def _client(self, channel: Channel, entry: Entry, now_ms: int) -> None:
+        time_ms = now_ms - (channel.counters.lag_ms or 0)
+        operations = self._understood(channel, entry.commands, time_ms, now_ms)
+        if not operations:
+            return
+        copy = self.copying.copy if channel.origin == self.rules.source else 0
+        clock, size = stream_clock(copy, entry.end), entry.end - entry.start
+        if self.rules.bidirectional:
+            mine = Pending(clock, entry.start, operations, channel.seen, time_ms, size)
+            self._detect(channel, mine)
+            channel.pending.add(mine)
+        if clock > channel.resumed:  # else it was applied in an earlier life, and is read again for detection only
+            parts = [(o.target_database, o.packed) for o in operations]
+            item = Item("write", parts, size, clock, (entry.start, entry.database), now_ms, operations=len(parts))
+            item.wipes = any(o.wipes for o in operations)
+            channel.link.put(item)
+        self.rounds.begin()
+
+    def _understood(
+        self, channel: Channel, commands: Iterable[Command], time_ms: int, now_ms: int
+    ) -> list[Operation]:
+        operations = []
+        for command in commands:
+            if command.args[1:2] == [self._beat_key]:
+                self._beat_read(channel, command, now_ms)
+                continue
+            understood = channel.understand(command, time_ms)
+            if isinstance(understood, Notice):
+                self._actions.append(understood)
+            elif understood is not None:
+                operations.append(understood)
+        return operations
+
+    def _detect(self, channel: Channel, mine: Pending) -> None:
+        """Find what `mine` is concurrent with, before it is pending itself."""
+        x, across = channel.origin, self.channels[channel.target].pending
+        for operation in mine.operations:
+            if len(across):
+                mine.contested |= self.arbiter.compare(x, mine, across.touching(operation), operation)
+            self.arbiter.taint(x, mine, operation)
+            self.arbiter.mark_dirty(x, mine.start, operation)
+        if self.copying.again and x == self.rules.target and not self._take_reached and mine.clock > channel.resumed:
+            # the copy that broke off may have overtaken it, and its snapshot cannot be asked any more
+            self._arbitrate_places(mine, x, self.rules.source)
+
+    # -- the full copy
+    def hold(self, x: str, held: bool) -> None:
+        """Hold back, or let go, what the channel that reads `x` would send. What is in flight stays in flight."""
+        self.channels[x].link.held = held
+
+    def snapshot_taken(self, position: Position) -> None:
+        """The source's snapshot stands at this position. The reverse channel was held and had nothing in flight."""
+        channel = self.channels[self.rules.source]
+        reverse = self.channels.get(self.rules.target)
+        self.copying.begin()
+        channel.seen = reverse.applied if reverse else START
+        channel.applied = channel.resumed = channel.told = self.copying.clock
+        self.attach(self.rules.source, position)
+
+    def copied(self, keys: Iterable[CopiedKey], now_ms: int) -> None:
+        """Keys of the snapshot. Hand in no more while `copy_waits` says so."""
+        channel = self.channels[self.rules.source]
+        start = self.floors.offset(self.rules.source)
+        for key in keys:
+            clock = self.copying.next_clock()
+            if self.rules.bidirectional and key.key is not None:
+                operation = copied_operation(key.database, key.key)
+                mine = Pending(clock, start, [operation], channel.seen, OLDEST_MS, len(key.key))
+                self._detect(channel, mine)
+                channel.pending.add(mine)
+            size = sum(len(command) for _, command in key.parts)
+            channel.link.put(Item("copied", key.parts, size, clock, operations=1))
+        self.rounds.begin()
+        self._delivery.pump(now_ms)
+
+    def copy_waits(self) -> bool:
+        """Must the reader of the snapshot wait, because the target is slower?"""
+        return self.channels[self.rules.source].link.queued_bytes >= self.rules.queue_bytes
+
+    def snapshot_ended(self, now_ms: int) -> None:
+        """Every key of the snapshot was handed in."""
+        self.copying.ended = True
+        self._try_finish()
+        self._delivery.pump(now_ms)
+
+    def _try_finish(self) -> None:
+        """Once every copied key was seen back: so every write that one of them overtook is known by now."""
+        if not self.copying.may_finish:
+            return
+        channel = self.channels[self.rules.source]
+        if channel.pending.holds_copied() or (not self.rules.bidirectional and not channel.link.idle):
+            return
+        self.copying.finishing = True
+        parts = self.rounds.note_all_open(self.rules.target)
+        channel.link.put(Item("finish", parts, sum(len(command) for _, command in parts)))
+
+    # -- time and replies
+    def tick(self, now_ms: int) -> None:
+        """Time has passed: heartbeats, checkpoints of idle channels, retries."""
+        self._delivery.pump(now_ms)
+
+    def answered(self, x: str, replies: Sequence[object], now_ms: int) -> None:
+        """The replies to the last Send of the channel that reads `x`, all of them.
+
+        Raises Superseded when another engine has taken the job, TagLost when something else took the tag away,
+        BisyncError when the target refuses for good.
+        """
+        channel = self.channels[x]
+        self._delivery.answered(channel, replies, now_ms)
+        for waiting in self.channels.values():  # an entry may have waited for a copy that is here now
+            if waiting.inbox:
+                self._advance(waiting, now_ms)
+        self._try_finish()
+        self.rounds.begin()
+        self._delivery.pump(now_ms)
+
+    def tag_read(self, x: str, held: object) -> None:
+        """What the tag key of the channel that reads `x` holds, asked for while nothing was in flight.
+
+        Raises as `answered` does: so an engine that has nothing to write notices too that it was superseded.
+        """
+        self._delivery.check_tag(self.channels[x], held)
+
+    # -- for status
+    def drained(self, x: str) -> int:
+        """The offset of the site's stream up to which everything is applied at the other site."""
+        channel = self.channels[x]
+        if channel.reader is None or (x == self.rules.source and not self.copying.finished):
+            return -1
+        first = channel.link.first_write
+        return first.resume[0] if first else channel.processed
+
+
+def _channel(rules: Rules, x: str, taken: Taken) -> Channel:
+    name = rules.channel(x)
+    link = Link(tag_key(rules.job, name), batch_commands=rules.batch_commands, batch_bytes=rules.batch_bytes)
+    applied = taken.tags[name].applied if name in taken.tags else START
+    channel = Channel(name, x, rules.other(x), link, Understanding(rules, x), applied, applied, applied)
+    channel.tag = taken.written.get(name)
+    return channel

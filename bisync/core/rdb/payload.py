@@ -1,0 +1,18 @@
+"""RESTORE payloads: a value's bytes as in an RDB, with what DUMP puts around them."""
+
+from anycrc import Model  # type: ignore[import-untyped]
+
+# CRC-64 of Redis ("Jones"), `src/crc64.c`. The second argument of `calc` is the sum so far.
+crc64 = Model("CRC64-REDIS").calc
+
+
+def dump_payload(type: int, body: bytes, version: int) -> bytes:
+    """What DUMP would reply for a value: type byte, body, RDB version, CRC-64 (`createDumpPayload` in `cluster.c`).
+
+    `type` is the RDB type byte, `body` the value's bytes as in the RDB, `version` the RDB version they were written
+    for (a server refuses a payload of a newer version than its own).
+    """
+    kind, footer = bytes((type,)), version.to_bytes(2, "little")
+    # Summed in three steps and joined once: a body may have gigabytes.
+    checksum: int = crc64(footer, crc64(body, crc64(kind)))
+    return b"".join((kind, body, footer, checksum.to_bytes(8, "little")))

@@ -1,0 +1,52 @@
+"""What the core must know of a job: who the sites are, what is copied, and every bound."""
+
+import attrs
+
+from bisync.core.patterns import Scope
+
+FORWARD, REVERSE = "forward", "reverse"
+LAST_WRITER = "last-writer"
+
+
+@attrs.frozen
+class Rules:
+    """A job as the core sees it. Sizes are in bytes, times in ms."""
+
+    job: str
+    source: str  # the site that the forward channel reads
+    target: str
+    bidirectional: bool = True
+    scope: Scope = attrs.field(factory=Scope)  # of the forward channel: databases as the source numbers them
+    policy: str = LAST_WRITER  # or the name of the site whose writes win
+    actions: dict[str, str] = attrs.field(factory=dict)  # "flush", "swapdb", "publish", "function" -> pass, drop, stop
+    on_refused: str = "stop"  # or "quarantine": what to do with a command that cannot be applied
+    heartbeat_ms: int = 1000  # 0: none
+    checkpoint_every_ms: int = 10_000  # how long an idle channel waits before it moves its checkpoint
+    checkpoint_bytes: int = 16_384  # so much reading moves it even when all of it was our own lone tags
+    batch_commands: int = 4096
+    batch_bytes: int = 1 << 20
+    queue_bytes: int = 16 << 20  # read and not applied, per channel
+    pending_bytes: int = 64 << 20  # applied and not seen back, per site
+
+    @property
+    def sites(self) -> tuple[str, str]:
+        """Source and target."""
+        return self.source, self.target
+
+    def other(self, site: str) -> str:
+        """The site across."""
+        return self.target if site == self.source else self.source
+
+    def channel(self, site: str) -> str:
+        """The name of the channel that reads `site`."""
+        return FORWARD if site == self.source else REVERSE
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The sites that a channel reads."""
+        return self.sites if self.bidirectional else (self.source,)
+
+    def database_at(self, site: str, database: int) -> int:
+        """How `site` numbers a database that the source numbers so."""
+        mapped = database if site == self.source else self.scope.target_database(database)
+        return database if mapped is None else mapped

@@ -1,0 +1,81 @@
+"""Every error that a user may meet. Each says what happened, why, and the next step.
+
+Few types on purpose: a type exists only where a caller acts differently on it. Library exceptions become one of
+these at the edge where the library is called. Texts never hold a password.
+"""
+
+from collections.abc import Sequence
+
+
+class BisyncError(Exception):
+    """Something bisync cannot do or keep.
+
+    `what` is one sentence that names the place and the value, `why` the reason where it is known, `hint` the user's
+    next step. `exit_code` is what the command line ends with.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, why: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what, self.why, self.hint = what, why, hint
+
+    def __str__(self) -> str:
+        reason = f" ({self.why})" if self.why else ""
+        step = f" Next: {self.hint}" if self.hint else ""
+        return f"{self.what}{reason}.{step}"
+
+
+class JobFileError(BisyncError):
+    """A job file that cannot be used. `mistakes` lists all of them, each with its place and what would be right."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, mistakes: Sequence[str]) -> None:
+        self.path, self.mistakes = path, tuple(mistakes)
+        number = f"{len(self.mistakes)} mistake{'s' if len(self.mistakes) != 1 else ''}"
+        super().__init__(f"{path}: {number} in the job file", hint="mend the file and run the command again")
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.what}:", *(f"  - {m}" for m in self.mistakes), f"Next: {self.hint}."])
+
+
+class StreamError(BisyncError):
+    """Bytes that are no replication stream: a damaged connection, a damaged journal, or not a Redis server."""
+
+
+class RdbError(BisyncError):
+    """Bytes that are no RDB, or one that is damaged or too new. `offset` is where, in bytes from its start."""
+
+    def __init__(self, what: str, *, offset: int, why: str = "", hint: str = "") -> None:
+        super().__init__(f"{what} at byte {offset}", why=why, hint=hint)
+        self.offset = offset
+
+
+class SiteError(BisyncError):
+    """A site that cannot be reached or used. `heals` says whether waiting and trying again may help."""
+
+    def __init__(self, site: str, what: str, *, why: str = "", hint: str = "", heals: bool = True) -> None:
+        super().__init__(f"{site}: {what}", why=why, hint=hint)
+        self.site, self.heals = site, heals
+
+
+class HistoryGap(SiteError):
+    """A site no longer has the part of its replication stream that bisync must read next."""
+
+    def __init__(self, site: str, what: str, *, why: str = "", hint: str = "") -> None:
+        super().__init__(site, what, why=why, hint=hint, heals=False)
+
+
+class Superseded(BisyncError):
+    """Another engine has taken this job; this one must not write any more."""
+
+    exit_code = 3
+
+
+class TagLost(BisyncError):
+    """The tag at a site is gone or old, and no other engine took it: bisync starts over from what it remembers."""
+
+
+class StoreError(BisyncError):
+    """The checkpoint store cannot be used. The sync itself does not depend on it: the tags are what counts."""

@@ -1,0 +1,1 @@
+"""The shell around the core: sockets, files, clocks. It has no opinions."""

@@ -1,0 +1,259 @@
+"""An engine: lives, one after the other, until it is told to stop, is superseded, or meets what waiting cannot heal.
+
+There is one way to recover, whatever happened: forget everything, take the tags of both sites, read both streams from
+their floors, go on. So it is in use all the time.
+"""
+
+import contextlib
+import os
+import secrets
+import signal
+from collections.abc import Callable, Iterator
+
+import attrs
+import trio
+
+from bisync.config import Job
+from bisync.core import states
+from bisync.core.rules import LAST_WRITER, Rules
+from bisync.core.tag import Tag
+from bisync.errors import BisyncError, SiteError, StreamError, Superseded, TagLost
+from bisync.runtime.connection import Connection
+from bisync.runtime.journal import Journal
+from bisync.runtime.life import Life
+from bisync.runtime.mirror import Mirror
+from bisync.runtime.reporter import Reporter
+from bisync.runtime.store import Store
+from bisync.runtime.wallclock import WallClock
+from bisync.runtime.writer import Memory, Writer
+
+PAUSE_S_MIN = 0.1
+GOOD_LIFE_S = 10.0  # a life that lasted so long begins the pauses anew
+STOP_S_MAX = 10.0  # how long a stop waits for the transaction under way
+DAMAGES_MAX = 3  # streams that cannot be parsed, in a row
+
+
+def rules_of(job: Job) -> Rules:
+    """What the core must know of a job file."""
+    policy = job.conflicts.policy
+    return Rules(
+        job=job.name,
+        source=job.source.name,
+        target=job.target.name,
+        bidirectional=job.topology == "bidirectional",
+        scope=job.objects.scope,
+        policy=policy if policy == LAST_WRITER else policy.removeprefix("prefer:"),
+        actions=attrs.asdict(job.commands),
+        on_refused=job.engine.on_refused,
+        heartbeat_ms=job.engine.heartbeat_ms,
+        checkpoint_every_ms=job.engine.checkpoint_every_ms,
+        batch_commands=job.engine.batch_commands,
+        batch_bytes=job.engine.batch_bytes,
+        queue_bytes=job.engine.queue_bytes,
+    )
+
+
+class Engine:
+    """Runs one job in this process. `precheck` is called before the first copy, and raises where it must not begin."""
+
+    def __init__(
+        self,
+        job: Job,
+        precheck: Callable[[], None] = lambda: None,
+        progress: Callable[[Life], None] = lambda life: None,
+    ) -> None:
+        self.job, self.rules = job, rules_of(job)
+        self.name = secrets.token_hex(4)
+        self._precheck, self._progress = precheck, progress
+        self._clock = WallClock()
+        self._store = _open_store(job)
+        self._mirror = Mirror(job, self._store)
+        folder = job.journal_folder if job.engine.journal == "disk" else None
+        self._journals = {x: Journal(x, folder, job.engine.journal_bytes, self._warn) for x in self.rules.origins}
+        self._memory = self._remembered()
+        self._life = self._new_life()
+        self._reporter = Reporter(self.rules, self._clock, os.getpid())
+
+    def _warn(self, text: str) -> None:
+        self._mirror.event(self._clock.now_ms(), "warning", "journal", text)
+
+    def _remembered(self) -> Memory:
+        """What the store's copy of the tags says; used only where a site has lost its tag."""
+        tags = {}
+        for name in (self.rules.channel(x) for x in self.rules.origins):
+            text = self._store.checkpoint(self.job.name, name) if self._store else None
+            if text:
+                tags[name] = Tag.decode(text.encode())
+        return Memory(tags=tags)
+
+    def _new_life(self) -> Life:
+        return Life(
+            self.job, self.rules, self.name, self._memory, self._journals, self._mirror, self._clock
+        )
+
+    # -- the course
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT. Raises Superseded, or the BisyncError that waiting cannot heal."""
+        if self._store is not None:
+            sites = [s.name for s in self.job.sites]
+            self._store.record_job(self.job.name, self.job.topology, sites, self._clock.now_ms())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_on_signal, nursery.cancel_scope)
+            nursery.start_soon(self._keep_reporting)
+            try:
+                with _single_error():
+                    await self._live()
+            except BisyncError as e:
+                self._fail(e)
+                raise
+            finally:
+                with trio.CancelScope(shield=True), trio.move_on_after(STOP_S_MAX):
+                    await self._save_report(last=True)
+                    await trio.to_thread.run_sync(self._mirror.close)
+                for journal in self._journals.values():
+                    journal.close()
+
+    async def _live(self) -> None:
+        pause_s, damages = PAUSE_S_MIN, 0
+        self._enter(states.PRECHECKING)
+        while True:
+            began_s = trio.current_time()
+            try:
+                with _single_error():
+                    if not await self._has_begun():
+                        await trio.to_thread.run_sync(self._precheck)
+                    self._enter(states.INITIALIZING if self._unfinished() else self._reporter.state)
+                    await self._life.run()
+            except (SiteError, StreamError, TagLost) as e:
+                damages = damages + 1 if isinstance(e, StreamError) else 0
+                if (isinstance(e, SiteError) and not e.heals) or damages >= DAMAGES_MAX:
+                    raise
+                if isinstance(e, StreamError):
+                    for journal in self._journals.values():
+                        journal.discard()
+                if trio.current_time() - began_s > GOOD_LIFE_S:
+                    pause_s = PAUSE_S_MIN
+                self._suspend(e, pause_s)
+            self._keep_memory()
+            self._life = self._new_life()
+            await trio.sleep(pause_s)
+            pause_s = min(pause_s * 2, self.job.engine.retry_pause_ms_max / 1000)
+
+    async def _has_begun(self) -> bool:
+        """Does a site hold a tag of this job? Then its precheck was passed once, and the job goes on."""
+        if self._memory.epoch:
+            return True
+        try:
+            return any([await self._is_tagged(origin) for origin in self.rules.origins])
+        except SiteError:
+            if self._memory.tags:  # the store knows that it was begun: then the site is only away
+                raise
+            return False  # the precheck says what is wrong with it
+
+    async def _is_tagged(self, origin: str) -> bool:
+        site = self.job.site(self.rules.other(origin))
+        async with Connection.open(site, self.job.engine.connect_timeout_ms / 1000) as connection:
+            return await Writer(connection, self.rules, self.rules.channel(origin)).watch_tag() is not None
+
+    def _unfinished(self) -> bool:
+        return self._reporter.state in (states.PRECHECKING, states.INITIALIZING)
+
+    def _keep_memory(self) -> None:
+        """What the next life must remember of this one."""
+        life = self._life
+        if life.epoch and life.pair is not None:
+            tags = {**self._memory.tags, **life.tags}
+            notes = {site: dict(notes) for site, notes in life.pair.rounds.notes.items()}
+            self._memory = Memory(life.epoch, self.name, tags, notes)
+        self._reporter.life_ended(life)
+
+    # -- states
+    def _enter(self, state: str, reason: str = "") -> None:
+        if (state, reason) != (self._reporter.state, self._reporter.reason):
+            self._mirror.state(state, reason, self._clock.now_ms())
+        self._reporter.state, self._reporter.reason = state, reason
+
+    def _suspend(self, error: BisyncError, pause_s: float) -> None:
+        again = f"; bisync tries again in {pause_s:g} s"
+        self._mirror.event(self._clock.now_ms(), "warning", "suspended", f"{error}{again}")
+        copied = self._life.pair is None or self._life.pair.copying.finished
+        self._enter(states.SUSPENDED if copied else states.INITIALIZING, str(error))
+
+    def _fail(self, error: BisyncError) -> None:
+        if isinstance(error, Superseded):
+            self._mirror.event(self._clock.now_ms(), "warning", "superseded", str(error))
+            self._reporter.silent = True  # the report is the other engine's from here on
+            return
+        pair = self._life.pair
+        before = {states.PRECHECKING: states.PRECHECK_FAILED, states.INITIALIZING: states.INITIALIZE_FAILED}
+        state = before.get(self._reporter.state, states.FAILED)
+        if pair is not None and pair.copying.finished:
+            state = states.FAILED
+        self._mirror.event(self._clock.now_ms(), "error", state, str(error))
+        self._enter(state, str(error))
+
+    # -- beside the sync
+    async def _keep_reporting(self) -> None:
+        while True:
+            if self._life.following and self._reporter.state != states.SYNCHRONIZING:
+                self._enter(states.SYNCHRONIZING)
+            self._progress(self._life)
+            await self._save_report()
+            await trio.sleep(self._reporter.pause_s)
+
+    async def _save_report(self, *, last: bool = False) -> None:
+        report = self._reporter.report(self._life, last=last)
+        if report is not None:
+            self._mirror.report(report.to_dict(), self._clock.now_ms())
+        await self._mirror.flush(last=last)
+
+    async def _stop_on_signal(self, scope: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                with trio.move_on_after(STOP_S_MAX):
+                    await self._life.quiesce()
+                self._mirror.event(self._clock.now_ms(), "info", "stopped", "stopped by a signal; nothing is under way")
+                self._enter(states.SUSPENDED, "stopped by a signal")
+                scope.cancel()
+
+
+def _open_store(job: Job) -> Store | None:
+    """The store; None where only the disk is full, as the sync does not depend on it."""
+    try:
+        return Store.open(job.store)
+    except BisyncError as e:
+        if "full" in e.why or "No space" in e.why:
+            return None
+        raise
+
+
+@contextlib.contextmanager
+def _single_error() -> Iterator[None]:
+    """Of the errors of several tasks, the one that matters most: superseded before fatal before what heals."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        errors = list(_leaves(group))
+        unknown = [e for e in errors if not isinstance(e, (BisyncError, trio.Cancelled))]
+        if unknown or not errors:
+            raise
+        ours = [e for e in errors if isinstance(e, BisyncError)]
+        if not ours:
+            raise
+        raise min(ours, key=_weight) from None
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for e in group.exceptions:
+        if isinstance(e, BaseExceptionGroup):
+            yield from _leaves(e)
+        else:
+            yield e
+
+
+def _weight(error: BisyncError) -> int:
+    if isinstance(error, Superseded):
+        return 0
+    if isinstance(error, (StreamError, TagLost)):
+        return 2
+    return 3 if isinstance(error, SiteError) and error.heals else 1

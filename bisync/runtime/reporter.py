@@ -1,0 +1,122 @@
+"""What an engine says about itself: the report that `status` and `wait` read from the store."""
+
+import attrs
+import trio
+
+from bisync.core import states
+from bisync.core.link import Item
+from bisync.core.rules import Rules
+from bisync.runtime.life import Life
+from bisync.runtime.wallclock import WallClock
+from bisync.status import ChannelReport, Drained, Report
+
+REPORT_S = 0.2  # while something changes
+IDLE_REPORT_S = 1.0  # a report that is older than some seconds is a dead engine's
+RATE_S = 1.0  # rates are of the last second or a little more
+
+
+@attrs.define
+class _Totals:
+    """Of a channel: what earlier lives did, and where the last rate was taken."""
+
+    operations: int = 0
+    bytes: int = 0
+    mark: tuple[float, int, int] = (0.0, 0, 0)  # time in s, operations, bytes
+    ops_per_s: float = 0.0
+    bytes_per_s: float = 0.0
+
+
+class Reporter:
+    """Makes reports of a life. `state` and `reason` are set by the engine."""
+
+    def __init__(self, rules: Rules, clock: WallClock, pid: int) -> None:
+        self._rules, self._clock, self._pid = rules, clock, pid
+        self._since_ms = clock.now_ms()
+        self._totals = {x: _Totals() for x in rules.origins}
+        self._conflicts = self._epoch = 0
+        self._last: Report | None = None
+        self._saved_s = 0.0
+        self.state, self.reason = states.NOT_STARTED, ""
+        self.silent = False
+        self.pause_s = REPORT_S
+
+    def life_ended(self, life: Life) -> None:
+        """Add what a life did to the totals."""
+        if life.pair is None:
+            return
+        self._epoch = life.epoch
+        self._conflicts += life.pair.arbiter.found
+        for x, channel in life.pair.channels.items():
+            self._totals[x].operations += channel.counters.operations
+            self._totals[x].bytes += channel.counters.bytes
+
+    def report(self, life: Life, *, last: bool = False) -> Report | None:
+        """The report, or None where nothing has changed and the last one is young."""
+        if self.silent:
+            return None
+        pair = life.pair
+        report = Report(
+            state=self.state,
+            reason=self.reason,
+            epoch=life.epoch or self._epoch,
+            pid=self._pid,
+            since_ms=self._since_ms,
+            channels={self._rules.channel(x): self._channel(life, x) for x in self._rules.origins},
+            conflicts_total=self._conflicts + (pair.arbiter.found if pair else 0),
+            conflicts_open=len(pair.arbiter) if pair else 0,
+            drained=self._drained(life),
+        )
+        now_s = trio.current_time()
+        if report == self._last and not last and now_s - self._saved_s < IDLE_REPORT_S:
+            return None
+        self._last, self._saved_s = report, now_s
+        return report
+
+    def _drained(self, life: Life) -> dict[str, Drained]:
+        if life.pair is None or not life.following:
+            return {}
+        return {x: Drained(life.replids[x], life.pair.drained(x)) for x in self._rules.origins if x in life.replids}
+
+    def _channel(self, life: Life, x: str) -> ChannelReport:
+        totals = self._totals[x]
+        if life.pair is None:
+            return ChannelReport(state=self.state, applied_ops=totals.operations)
+        channel = life.pair.channels[x]
+        counters = channel.counters
+        self._rate(totals, counters.operations, counters.bytes)
+        forward = x == self._rules.source
+        copying = life.pair.copying
+        state = states.SUSPENDED if channel.refused else self.state
+        lag_bytes = None
+        if channel.reader is not None and copying.finished:
+            lag_bytes = max(0, life.journals[x].end - life.pair.drained(x))
+        return ChannelReport(
+            state=state,
+            lag_ms=self._lag_ms(counters.lag_ms, channel.link.first_write),
+            lag_bytes=lag_bytes,
+            ops_per_s=totals.ops_per_s,
+            bytes_per_s=totals.bytes_per_s,
+            applied_ops=totals.operations + counters.operations,
+            keys_done=copying.keys if forward else 0,
+            keys_total=life.keys_total if forward else None,
+            bytes_done=life.keys.bytes_done if forward and life.keys else 0,
+            pending=len(channel.pending),
+        )
+
+    def _lag_ms(self, beat_ms: int | None, waiting: Item | None) -> float | None:
+        """How old the newest applied write is: by the last heartbeat, or by what has waited here for longer."""
+        if waiting is None or not waiting.read_ms:
+            return beat_ms
+        return max(beat_ms or 0, self._clock.now_ms() - waiting.read_ms)
+
+    @staticmethod
+    def _rate(totals: _Totals, operations: int, size: int) -> None:
+        now_s = trio.current_time()
+        then_s, operations_then, size_then = totals.mark
+        if now_s - then_s >= RATE_S:
+            operations += totals.operations
+            size += totals.bytes
+            if then_s:
+                totals.ops_per_s = round((operations - operations_then) / (now_s - then_s), 1)
+                totals.bytes_per_s = round((size - size_then) / (now_s - then_s), 1)
+            totals.mark = now_s, operations, size
