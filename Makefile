@@ -57,7 +57,7 @@ clean-all: clean  ## remove also .venv and .servers
 
 # A stamp: made again when the dependencies change.
 .venv/.ready: setup.cfg pyproject.toml deploy/make-venv | .tmp
-	deploy/make-venv
+	@deploy/make-venv
 	@touch $@
 
 .tmp:

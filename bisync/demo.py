@@ -228,7 +228,7 @@ class Demo:
 
     # -- the steps
     def _fill(self) -> None:
-        self.step("Two Redis servers of stock, started for this demo only; they play two sites in two places.")
+        self.step("Two stock Redis servers, started for this demo only: they play two sites in two places.")
         with self.east.client() as client:
             pipe = client.pipeline(transaction=False)
             for n in range(KEYS_BEFORE):

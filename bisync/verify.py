@@ -18,6 +18,7 @@ BATCH = 256  # keys that are compared in one round trip
 CANDIDATES = 50_000  # keys waiting to be looked at again; beyond it the scan pauses for them, so memory is bounded
 LISTED = 1000  # differences that a verdict lists; it counts all
 TRIES = 8  # quick looks at the end of the last round: a key that is written all the time is equal only at moments
+TIMEOUT_S = 60.0  # for one round trip: a busy server may need long for a large value
 
 Progress = Callable[[int, int], None]
 """Called with the number of keys looked at, at both sites together, and their expected total."""
@@ -61,7 +62,7 @@ def verify(
 
     Raises SiteError where a site cannot be read.
     """
-    with Control(job.source) as source, Control(job.target) as target:
+    with Control(job.source, timeout_s=TIMEOUT_S) as source, Control(job.target, timeout_s=TIMEOUT_S) as target:
         return _Comparison(source, target, job.objects, tolerance_ms, rounds, pause_s, listed, progress).run()
 
 

@@ -310,7 +310,9 @@ def test_a_source_with_more_databases(pair: Pair, tmp_path: pathlib.Path) -> Non
 
 
 def test_a_node_of_a_cluster(pair: Pair, tmp_path: pathlib.Path) -> None:
-    with local_servers(tmp_path, "node", options=("--cluster-enabled", "yes")) as [node]:
+    with local_servers(tmp_path, "node", options=("--cluster-enabled", "yes", "--cluster-port", str(free_port()))) as [
+        node
+    ]:
         assert pair.checks(west=node.url)["cluster", "west"].result == "failed"
 
 

@@ -6,7 +6,7 @@ import pathlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 @click.command(name="run")
 @click.argument("job", type=click.Path(path_type=pathlib.Path))
 @click.option(
-    *("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True),
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
     help="How the log on standard error is written: a line of text or a JSON document for each entry.",
 )
 def command(job: pathlib.Path, log_format: str) -> None:
@@ -62,7 +65,13 @@ def _stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+    def stop(*_: object) -> None:
+        if not callable(signal.getsignal(signal.SIGINT)):  # a shell has its background processes ignore it
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)  # whose handler knows when trio can bear it
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
@@ -114,7 +123,7 @@ def _configure_log(log_format: str) -> None:
     """Send the log to standard error. It is looked up at each entry, because the progress bar puts itself before it."""
     import structlog
 
-    render = structlog.processors.JSONRenderer() if log_format == "json" else render_text
+    render: structlog.types.Processor = structlog.processors.JSONRenderer() if log_format == "json" else render_text
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -127,7 +136,7 @@ def _configure_log(log_format: str) -> None:
     )
 
 
-def render_text(logger: object, method: str, entry: dict[str, Any]) -> str:
+def render_text(logger: object, method: str, entry: MutableMapping[str, Any]) -> str:
     """An entry as a line: time, level, what happened, then key=value. More lines of a text are indented."""
     time, level, text = (str(entry.pop(name, "")) for name in ("time", "level", "event"))
     trace = entry.pop("exception", "")
@@ -169,9 +178,7 @@ class CopyBar:
         total = max(done, life.keys_total) if life.keys_total is not None else None
         speed = self._bar.tasks[0].speed
         rate = f"{speed:,.0f} keys/s" if speed else ""
-        self._bar.update(
-            self._task, completed=done, total=total, size=f"{size / 1e6:,.1f} MB", rate=rate, refresh=True
-        )
+        self._bar.update(self._task, completed=done, total=total, size=f"{size / 1e6:,.1f} MB", rate=rate, refresh=True)
 
     def _open(self) -> None:
         from rich.console import Console

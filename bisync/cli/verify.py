@@ -46,7 +46,7 @@ def command(ctx: click.Context, job: pathlib.Path, as_json: bool, tolerance_ms: 
 
 
 def as_document(verdict: "Verdict") -> dict[str, Any]:
-    """What --json prints. Keys are text, with \\xNN for what is no UTF-8."""
+    r"""What --json prints. Keys are text, with \xNN for what is no UTF-8."""
     from bisync.text import readable
 
     return {

@@ -38,7 +38,11 @@ class Outcome:
 @click.option("--state", type=click.Choice(STATES), help="Wait until the job is in this state.")
 @click.option("--drained", is_flag=True, help="Wait until all that was written before is applied at the other site.")
 @click.option(
-    *("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="S"),
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="S",
     help="How long to wait at most, in seconds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")

@@ -101,21 +101,28 @@ def _scanned(source: Place, target: Place, key: bytes, kind: bytes) -> Details |
 def _page(target: Place, key: bytes, kind: bytes, page: list[bytes]) -> Details | None:
     """Compare a page of the source's elements with the same elements at the target."""
     here: dict[bytes, object]
+    there: Sequence[object]
     if kind == b"set":
         here = dict.fromkeys(page, True)
-        found: Sequence[object] = target.batch([("SISMEMBER", key, member) for member in here])
-        there: Sequence[object] = [True if n == 1 else None for n in found]
+        there = [True if n == 1 else None for n in _look_up(target, "SMISMEMBER", "SISMEMBER", key, list(here))]
     elif kind == b"hash":
         here = pairs(page)
-        reply = target.ask("HMGET", key, *here) if here else []
-        there = reply if isinstance(reply, list) else [None] * len(here)
+        there = _look_up(target, "HMGET", "HGET", key, list(here))
     else:
         here = dict(scores(page))
-        replies = target.batch([("ZSCORE", key, member) for member in here])
+        replies = _look_up(target, "ZMSCORE", "ZSCORE", key, list(here))
         there = [float(score) if isinstance(score, bytes) else None for score in replies]
     # The numbers of elements agree, so what is only at the target shows as something that is missing there.
     held = {name: value for name, value in zip(here, there) if value is not None}
     return compare_maps(here, held, "field" if kind == b"hash" else "member")
+
+
+def _look_up(place: Place, many: str, single: str, key: bytes, names: Sequence[bytes]) -> Sequence[object]:
+    """What a key holds under each name; by single commands where the server has none for many (before 6.2)."""
+    if not names:
+        return []
+    reply = place.ask(many, key, *names)
+    return reply if isinstance(reply, list) else place.batch([(single, key, name) for name in names])
 
 
 STREAM_FIELDS = ("last-generated-id", "max-deleted-entry-id", "entries-added")

@@ -79,6 +79,7 @@ class Arbiter:
         self._rounds: dict[int, Arbitration] = {}  # under way, by number
         self._numbers = 0
         self.found = 0  # arbitrations that a conflict began
+        self.unsettled: list[str] = []  # conflicts about all keys at once, which cannot be settled key by key
 
     def __len__(self) -> int:
         return len(self._open)
@@ -103,7 +104,10 @@ class Arbiter:
         for pending, held in theirs:
             if mine.concurrent(pending) and not commute(op.args, op.database, held.args, held.database):
                 units = _units_in_doubt(op, held)
-                if units:
+                if not units:
+                    names = f"{op.args[0].decode()} at {site} and {held.args[0].decode()} at the other site"
+                    self.unsettled.append(f"{names} crossed, and which keys they left unequal cannot be told")
+                else:
                     contested = pending.contested = True
                     self._settle(site, mine, op, pending, held, units)
         return contested
@@ -122,9 +126,10 @@ class Arbiter:
         if not self._open:
             return
         for place in op.footprint.reads:
-            for arbitration in list(self._by_place.get(place, {}).values()):
+            near = self._open.values() if place == EVERY_KEY else self._by_place.get(place, {}).values()
+            for arbitration in list(near):
                 for write in op.footprint.writes:
-                    if (write.database, write.key) != EVERY_KEY:
+                    if not _is_wide(write):
                         unit = Unit(write.database, write.key)
                         self.arbitrate(unit, None, {site: mine.start}, arbitration.authority)
 
@@ -266,22 +271,37 @@ class Arbiter:
 
 def _overwrites(winner: Winner, unit: Unit) -> bool:
     """Does the winning write make everything before it irrelevant for this unit?"""
-    for w in winner.operation.footprint.writes:
-        if w.overwrites and (w.database, w.key) in (unit.place, EVERY_KEY) and w.element in (None, unit.element):
-            return True
-    return False
+    whole = unit.as_write()
+    writes = winner.operation.footprint.writes
+    return any(w.overwrites and w.element in (None, unit.element) and same_place(w, whole) for w in writes)
 
 
 def _units_in_doubt(mine: Operation, theirs: Operation) -> set[Unit]:
     """The units whose value now depends on the order of two operations that do not commute."""
-    units = set()
+    units: set[Unit] = set()
     for a in mine.footprint.writes:
         for b in theirs.footprint.writes:
             if same_place(a, b):
-                place = b if (a.database, a.key) == EVERY_KEY else a
-                units.add(Unit(place.database, place.key, a.element if a.element == b.element else None))
+                units.update(_units_of(a, b))
     for p, q in ((mine, theirs), (theirs, mine)):
         for database, key in p.footprint.reads:
             if any(same_place(w, Write(database, key, None, False)) for w in q.footprint.writes):
-                units.update(Unit(w.database, w.key) for w in p.footprint.writes)
+                units.update(Unit(w.database, w.key) for w in p.footprint.writes if not _is_wide(w))
     return units
+
+
+def _units_of(a: Write, b: Write) -> Iterator[Unit]:
+    """Of two writes to one place. A key that meets a SWAPDB is in doubt in both databases."""
+    if _is_wide(a):
+        a, b = b, a
+    if _is_wide(a):
+        return  # two wide ones: see `Arbiter.unsettled`
+    if _is_wide(b):
+        for database in {a.database, *(b.databases if len(b.databases) > 1 else ())}:
+            yield Unit(database, a.key)
+    else:
+        yield Unit(a.database, a.key, a.element if a.element == b.element else None)
+
+
+def _is_wide(write: Write) -> bool:
+    return (write.database, write.key) == EVERY_KEY

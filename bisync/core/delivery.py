@@ -166,7 +166,9 @@ class Delivery:
             if error is None:
                 continue
             if item.kind == "copied":
-                self._refuse(channel, f"{channel.target} cannot take a key of the copy: {error}", "see docs/commands.md")
+                self._refuse(
+                    channel, f"{channel.target} cannot take a key of the copy: {error}", "see docs/commands.md"
+                )
             elif item.kind == "write":
                 assert item.clock is not None
                 channel.failed.append(item.clock)

@@ -25,7 +25,9 @@ class Floors:
                 if held is None or held.offset < position.offset:
                     self._now[site] = position
         self._told = dict(self._now)
-        self._tags: dict[str, collections.deque[tuple[int, int]]] = {}  # starts of tagged transactions: offset, database
+        self._tags: dict[str, collections.deque[tuple[int, int]]] = (
+            {}
+        )  # starts of tagged transactions: offset, database
 
     def now(self) -> dict[str, Position]:
         """The floors as the next tag will tell them."""

@@ -108,9 +108,7 @@ class Link:
         self.queued_bytes -= size
         return items
 
-    def send(
-        self, items: list[Item], clock: Clock, tag: Tag, notes_again: Callable[[], Sequence[Part]]
-    ) -> Transaction:
+    def send(self, items: list[Item], clock: Clock, tag: Tag, notes_again: Callable[[], Sequence[Part]]) -> Transaction:
         """Make a transaction of items and put it in flight. `notes_again` gives what a wiping item takes away."""
         marker = pack(b"SET", self._tag_key, tag.encode())
         pieces, begins = [MULTI, marker], []

@@ -6,7 +6,7 @@ import attrs
 
 from bisync.core import commands
 from bisync.core.actions import Notice
-from bisync.core.commands import Crossing, Footprint, Row, Write
+from bisync.core.commands import EVERY_KEY, Crossing, Footprint, Row, Write
 from bisync.core.patterns import Scope
 from bisync.core.resp import pack
 from bisync.core.rules import Rules
@@ -56,7 +56,8 @@ class Operation:
     @property
     def written(self) -> Iterable[tuple[int, bytes]]:
         """The keys that it writes, each with its database."""
-        return ((w.database, w.key) for w in self.footprint.writes)
+        places = ((w.database, w.key) for w in self.footprint.writes)
+        return (place for place in places if place != EVERY_KEY)
 
 
 def copied_operation(database: int, key: bytes) -> Operation:
@@ -108,9 +109,11 @@ class Understanding:
         if inward is None:
             return None
         home = self._inward.target_database(database)
-        outward = commands.restrict(inward, home, self._outward) if self._maps else inward
         target = self._outward.target_database(home) if home is not None else None
-        if isinstance(outward, Crossing) or outward is None or home is None or target is None:
+        if home is None or target is None:
+            return None
+        outward = commands.restrict(inward, home, self._outward) if self._maps else inward
+        if isinstance(outward, Crossing) or outward is None:
             return None
         packed = command.raw if outward == tuple(command.args) else pack(*outward)
         return Operation(inward, home, packed, target, commands.row(inward[0].upper()), command.name in _WIPERS)
@@ -129,5 +132,3 @@ def _unmapped(scope: Scope) -> Scope:
     if scope.databases is None:
         return scope
     return Scope({n: n for n in scope.databases}, scope.include, scope.exclude)
-
-

@@ -89,6 +89,7 @@ class Pair:
         self.floors.begin(x, position)
         if channel.applied == START:  # all that came before the first attach counts as applied
             channel.applied = channel.resumed = channel.told = stream_clock(0, position.offset)
+        self._begin_rounds()
 
     def renamed(self, x: str, replid: str) -> None:
         """The site's history goes on under another name (a failover); offsets stay."""
@@ -155,7 +156,7 @@ class Pair:
             for number in tag.rounds:
                 self.rounds.came_back(channel.origin, number)
         self._try_finish()
-        self.rounds.begin()
+        self._begin_rounds()
 
     @staticmethod
     def _beat_read(channel: Channel, command: Command, now_ms: int) -> None:
@@ -176,6 +177,11 @@ class Pair:
             for database, key in operation.written:
                 self.arbiter.arbitrate(Unit(database, key), None, {site: write.start}, authority)
 
+    def _begin_rounds(self) -> None:
+        """Not before both streams are read: the echo of a fence that is older than a snapshot would never be seen."""
+        if all(channel.reader is not None for channel in self.channels.values()):
+            self.rounds.begin()
+
     # -- client writes
     def _client(self, channel: Channel, entry: Entry, now_ms: int) -> None:
         time_ms = now_ms - (channel.counters.lag_ms or 0)
@@ -193,11 +199,9 @@ class Pair:
             item = Item("write", parts, size, clock, (entry.start, entry.database), now_ms, operations=len(parts))
             item.wipes = any(o.wipes for o in operations)
             channel.link.put(item)
-        self.rounds.begin()
+        self._begin_rounds()
 
-    def _understood(
-        self, channel: Channel, commands: Iterable[Command], time_ms: int, now_ms: int
-    ) -> list[Operation]:
+    def _understood(self, channel: Channel, commands: Iterable[Command], time_ms: int, now_ms: int) -> list[Operation]:
         operations = []
         for command in commands:
             if command.args[1:2] == [self._beat_key]:
@@ -218,6 +222,9 @@ class Pair:
                 mine.contested |= self.arbiter.compare(x, mine, across.touching(operation), operation)
             self.arbiter.taint(x, mine, operation)
             self.arbiter.mark_dirty(x, mine.start, operation)
+        for text in self.arbiter.unsettled:
+            self._actions.append(Notice("error", "unequal", f"{text}. Run bisync verify"))
+        self.arbiter.unsettled.clear()
         if self.copying.again and x == self.rules.target and not self._take_reached and mine.clock > channel.resumed:
             # the copy that broke off may have overtaken it, and its snapshot cannot be asked any more
             self._arbitrate_places(mine, x, self.rules.source)
@@ -249,7 +256,7 @@ class Pair:
                 channel.pending.add(mine)
             size = sum(len(command) for _, command in key.parts)
             channel.link.put(Item("copied", key.parts, size, clock, operations=1))
-        self.rounds.begin()
+        self._begin_rounds()
         self._delivery.pump(now_ms)
 
     def copy_waits(self) -> bool:
@@ -290,7 +297,7 @@ class Pair:
             if waiting.inbox:
                 self._advance(waiting, now_ms)
         self._try_finish()
-        self.rounds.begin()
+        self._begin_rounds()
         self._delivery.pump(now_ms)
 
     def tag_read(self, x: str, held: object) -> None:

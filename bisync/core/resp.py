@@ -14,8 +14,7 @@ _FRAMED = [len(b"$%d\r\n" % n) + n + 2 for n in range(_FRAMED_MAX)]  # a table, 
 
 def pack(*args: bytes | int) -> bytes:
     """One command as an array of bulk strings."""
-    packed: bytes = pack_command(args)
-    return packed
+    return bytes(pack_command(args))  # type: ignore[arg-type]  # its stub says a tuple of one word
 
 
 def packed_length(args: Sequence[bytes]) -> int:

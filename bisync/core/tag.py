@@ -40,7 +40,9 @@ class Tag:
     applied: Clock = START  # everything of the source up to here is applied at the site that holds the tag
     floors: dict[str, Position] = attrs.field(factory=dict)  # by site
     copied: bool = False  # has the full copy been finished?
-    rounds: tuple[int, ...] = ()  # numbers, within the epoch, of the rounds whose fence or restore is in this transaction
+    rounds: tuple[
+        int, ...
+    ] = ()  # numbers, within the epoch, of the rounds whose fence or restore is in this transaction
 
     def encode(self) -> bytes:
         """The value of the tag key."""

@@ -21,7 +21,9 @@ async def beat_at_source(life: "Life") -> None:
     """Write the time and the epoch every `heartbeat_ms`, until the account is refused or a newer engine is found."""
     key = beat_key(life.rules.job)
     guard = select(0) + pack(b"WATCH", key) + pack(b"GET", key)
-    async with Connection.open(life.job.site(life.rules.source), life.job.engine.connect_timeout_ms / 1000) as connection:
+    async with Connection.open(
+        life.job.site(life.rules.source), life.job.engine.connect_timeout_ms / 1000
+    ) as connection:
         await connection.send(guard)
         held = (await connection.replies(3))[-1]
         while True:

@@ -77,7 +77,9 @@ class Connection:
             with trio.fail_after(timeout_s):
                 return (await self.replies(1))[0]
         except trio.TooSlowError:
-            raise SiteError(self.site.name, f"no answer from {self.site.endpoint.address} for {timeout_s:g} s") from None
+            raise SiteError(
+                self.site.name, f"no answer from {self.site.endpoint.address} for {timeout_s:g} s"
+            ) from None
 
     async def replies(self, n: int) -> list[object]:
         """The next `n` replies."""

@@ -4,11 +4,10 @@ There is one way to recover, whatever happened: forget everything, take the tags
 their floors, go on. So it is in use all the time.
 """
 
-import contextlib
 import os
 import secrets
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import attrs
 import trio
@@ -19,6 +18,8 @@ from bisync.core.rules import LAST_WRITER, Rules
 from bisync.core.tag import Tag
 from bisync.errors import BisyncError, SiteError, StreamError, Superseded, TagLost
 from bisync.runtime.connection import Connection
+from bisync.runtime.failure import single_error
+from bisync.runtime.intake import Intake
 from bisync.runtime.journal import Journal
 from bisync.runtime.life import Life
 from bisync.runtime.mirror import Mirror
@@ -41,7 +42,7 @@ def rules_of(job: Job) -> Rules:
         source=job.source.name,
         target=job.target.name,
         bidirectional=job.topology == "bidirectional",
-        scope=job.objects.scope,
+        scope=job.objects,
         policy=policy if policy == LAST_WRITER else policy.removeprefix("prefer:"),
         actions=attrs.asdict(job.commands),
         on_refused=job.engine.on_refused,
@@ -70,6 +71,7 @@ class Engine:
         self._mirror = Mirror(job, self._store)
         folder = job.journal_folder if job.engine.journal == "disk" else None
         self._journals = {x: Journal(x, folder, job.engine.journal_bytes, self._warn) for x in self.rules.origins}
+        self._intakes: dict[str, Intake] = {}
         self._memory = self._remembered()
         self._life = self._new_life()
         self._reporter = Reporter(self.rules, self._clock, os.getpid())
@@ -87,9 +89,7 @@ class Engine:
         return Memory(tags=tags)
 
     def _new_life(self) -> Life:
-        return Life(
-            self.job, self.rules, self.name, self._memory, self._journals, self._mirror, self._clock
-        )
+        return Life(self.job, self.rules, self.name, self._memory, self._intakes, self._mirror, self._clock)
 
     # -- the course
     async def run(self) -> None:
@@ -97,29 +97,35 @@ class Engine:
         if self._store is not None:
             sites = [s.name for s in self.job.sites]
             self._store.record_job(self.job.name, self.job.topology, sites, self._clock.now_ms())
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._stop_on_signal, nursery.cancel_scope)
-            nursery.start_soon(self._keep_reporting)
-            try:
-                with _single_error():
-                    await self._live()
-            except BisyncError as e:
-                self._fail(e)
-                raise
-            finally:
-                with trio.CancelScope(shield=True), trio.move_on_after(STOP_S_MAX):
-                    await self._save_report(last=True)
-                    await trio.to_thread.run_sync(self._mirror.close)
-                for journal in self._journals.values():
-                    journal.close()
+        try:
+            with single_error():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._stop_on_signal, nursery.cancel_scope)
+                    nursery.start_soon(self._keep_reporting)
+                    await self._live(nursery)
+        except BisyncError as e:
+            self._fail(e)
+            raise
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(STOP_S_MAX):
+                await self._save_report(last=True)
+                await trio.to_thread.run_sync(self._mirror.close)
+            for journal in self._journals.values():
+                journal.close()
 
-    async def _live(self) -> None:
+    def _open_intakes(self, nursery: trio.Nursery) -> None:
+        timeout_s, pause_s_max = self.job.engine.connect_timeout_ms / 1000, self.job.engine.retry_pause_ms_max / 1000
+        for x, journal in self._journals.items():
+            self._intakes[x] = Intake(self.job.site(x), journal, nursery, timeout_s, pause_s_max)
+
+    async def _live(self, nursery: trio.Nursery) -> None:
+        self._open_intakes(nursery)
         pause_s, damages = PAUSE_S_MIN, 0
         self._enter(states.PRECHECKING)
         while True:
             began_s = trio.current_time()
             try:
-                with _single_error():
+                with single_error():
                     if not await self._has_begun():
                         await trio.to_thread.run_sync(self._precheck)
                     self._enter(states.INITIALIZING if self._unfinished() else self._reporter.state)
@@ -130,7 +136,7 @@ class Engine:
                     raise
                 if isinstance(e, StreamError):
                     for journal in self._journals.values():
-                        journal.discard()
+                        journal.discard()  # the floors are not in it any more, so the intakes begin again there
                 if trio.current_time() - began_s > GOOD_LIFE_S:
                     pause_s = PAUSE_S_MIN
                 self._suspend(e, pause_s)
@@ -195,8 +201,9 @@ class Engine:
     # -- beside the sync
     async def _keep_reporting(self) -> None:
         while True:
-            if self._life.following and self._reporter.state != states.SYNCHRONIZING:
-                self._enter(states.SYNCHRONIZING)
+            if self._life.following:
+                away = next((i.away for i in self._intakes.values() if i.away), "")
+                self._enter(states.SUSPENDED if away else states.SYNCHRONIZING, away)
             self._progress(self._life)
             await self._save_report()
             await trio.sleep(self._reporter.pause_s)
@@ -225,35 +232,3 @@ def _open_store(job: Job) -> Store | None:
         if "full" in e.why or "No space" in e.why:
             return None
         raise
-
-
-@contextlib.contextmanager
-def _single_error() -> Iterator[None]:
-    """Of the errors of several tasks, the one that matters most: superseded before fatal before what heals."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        errors = list(_leaves(group))
-        unknown = [e for e in errors if not isinstance(e, (BisyncError, trio.Cancelled))]
-        if unknown or not errors:
-            raise
-        ours = [e for e in errors if isinstance(e, BisyncError)]
-        if not ours:
-            raise
-        raise min(ours, key=_weight) from None
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for e in group.exceptions:
-        if isinstance(e, BaseExceptionGroup):
-            yield from _leaves(e)
-        else:
-            yield e
-
-
-def _weight(error: BisyncError) -> int:
-    if isinstance(error, Superseded):
-        return 0
-    if isinstance(error, (StreamError, TagLost)):
-        return 2
-    return 3 if isinstance(error, SiteError) and error.heals else 1

@@ -74,10 +74,20 @@ class Journal:
         limit = self._limit if self._file is not None else min(self._limit, MEMORY_ONLY_BYTES)
         return self.end - self._kept_from >= limit
 
+    @property
+    def position(self) -> Position:
+        """What the server must be asked for next."""
+        return Position(self._replid, self.end)
+
     # -- beginning
+    def covers(self, floor: Position) -> bool:
+        """Is everything from the floor on here, up to the end?"""
+        known = floor.replid in (self._replid, *self._follows)
+        return known and self._kept_from <= floor.offset <= self.end
+
     def recover(self, floor: Position) -> Position:
         """Take up what is here from the floor on. The position that the server must be asked for next."""
-        if self._replid in self._names(floor.replid) and self._kept_from <= floor.offset <= self.end:
+        if self.covers(floor):
             return Position(self._replid, self.end)  # of this very process: nothing was lost
         self._forget()
         chain = self._chain(floor)
@@ -118,9 +128,6 @@ class Journal:
         self._close()
         self._segments = []
         self._memory.clear()
-
-    def _names(self, replid: str) -> set[str]:
-        return {replid, *self._follows} if replid == self._replid or replid in self._follows else {replid}
 
     def _chain(self, floor: Position) -> list[Segment]:
         """The segments that hold the stream from the floor on, without a hole."""

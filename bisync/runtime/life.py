@@ -6,23 +6,22 @@ The shell has no opinions: it reads, hands in, performs the actions, and repeats
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 
 import attrs
 import trio
 
 from bisync.config import Job
 from bisync.core.actions import Checkpoint, Conflict, Notice, Send
-from bisync.core.pair import Pair, Taken
+from bisync.core.pair import Pair
 from bisync.core.position import Position
 from bisync.core.rules import Rules
 from bisync.core.tag import Tag
 from bisync.errors import SiteError
 from bisync.runtime.beat import beat_at_source
 from bisync.runtime.connection import Connection
-from bisync.runtime.journal import Journal
+from bisync.runtime.intake import Intake
 from bisync.runtime.mirror import Mirror
-from bisync.runtime.replica import Replica, asks_for_ack
 from bisync.runtime.snapshot import SnapshotKeys, Spool
 from bisync.runtime.target import holds_keys, scan_keys
 from bisync.runtime.wallclock import WallClock
@@ -30,7 +29,6 @@ from bisync.runtime.writer import Memory, Writer, take
 
 PIECE_BYTES = 1 << 18  # of a stream, handed to the core at once
 TICK_S = 0.1
-ACK_S = 1.0  # a server drops a replica that has not acknowledged for `repl-timeout`; Redis's own replicas do it so often
 TAG_CHECK_S = 2.0  # how soon an engine that has nothing to write notices that it was superseded
 
 
@@ -42,7 +40,7 @@ class Life:
     rules: Rules
     engine: str
     memory: Memory
-    journals: Mapping[str, Journal]
+    intakes: Mapping[str, Intake]
     mirror: Mirror
     clock: WallClock
     pair: Pair | None = None
@@ -55,7 +53,6 @@ class Life:
     following: bool = False  # are all streams attached, and is the full copy done?
     _cursors: dict[str, int] = attrs.field(factory=dict)
     _sends: dict[str, trio.MemorySendChannel[Send]] = attrs.field(factory=dict)
-    _replicas: dict[str, Replica] = attrs.field(factory=dict)
     _wake: trio.Event = attrs.field(factory=trio.Event)
     _answered: trio.Event = attrs.field(factory=trio.Event)
 
@@ -74,7 +71,7 @@ class Life:
                     nursery.start_soon(self._write, origin, writer, receives)
                 nursery.start_soon(self._pump)
                 nursery.start_soon(self._tick)
-                await self._attach_all(nursery, taken, writers)
+                await self._attach_all(nursery)
 
     async def _open_writers(self, stack: contextlib.AsyncExitStack) -> dict[str, Writer]:
         """By origin: the writer of the channel that reads it."""
@@ -87,76 +84,42 @@ class Life:
 
     @property
     def _timeout_s(self) -> float:
-        return self.job.engine.connect_timeout_ms / 1000
+        return float(self.job.engine.connect_timeout_ms / 1000)
 
-    async def _attach_all(self, nursery: trio.Nursery, taken: Taken, writers: Mapping[str, Writer]) -> None:
+    async def _attach_all(self, nursery: trio.Nursery) -> None:
         """First the reverse channel, so that writes made during the copy are not missed."""
         assert self.pair is not None
         if self.rules.bidirectional:
-            await nursery.start(self._follow, self.rules.target)
+            await self._follow(self.rules.target)
         elif self.job.engine.heartbeat_ms:
             nursery.start_soon(beat_at_source, self)
         if self.pair.copying.finished:
-            await nursery.start(self._follow, self.rules.source)
+            await self._follow(self.rules.source)
             self.following = True
         else:
-            await self._copy(nursery, writers[self.rules.source])
+            await self._copy()
 
     # -- reading
-    async def _follow(self, x: str, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def _follow(self, x: str) -> None:
         """Read a site's stream from its floor, or anew where it has none."""
         assert self.pair is not None
         floor = self.pair.floors.now().get(x)
-        async with self._replica(x) as replica:
-            if floor is not None:
-                asked = self.journals[x].recover(floor)
-                attached = await replica.attach(asked, stream_only=True)
-                self.journals[x].go_on_as(attached.replid)
-                self._begin(x, Position(attached.replid, floor.offset, floor.database))
-            else:
-                attached = await replica.attach(None, stream_only=True)
-                async for _ in replica.transfer():
-                    pass
-                self.journals[x].begin(attached.replid, attached.offset)
-                self._begin(x, Position(attached.replid, attached.offset))
-            task_status.started()
-            await self._read_stream(x, replica)
+        intake = self.intakes[x]
+        self._begin(x, await intake.begin() if floor is None else await intake.resume(floor))
 
     def _begin(self, x: str, position: Position) -> None:
         assert self.pair is not None
         self.pair.attach(x, position)
+        self._read_from(x, position)
+
+    def _read_from(self, x: str, position: Position) -> None:
         self.replids[x] = position.replid
         self._cursors[x] = position.offset
+        self.intakes[x].grown = self._wake_pump
+        self._wake_pump()
+
+    def _wake_pump(self) -> None:
         self._wake.set()
-
-    @contextlib.asynccontextmanager
-    async def _replica(self, x: str) -> AsyncIterator[Replica]:
-        async with Connection.open(self.job.site(x), self._timeout_s) as connection:
-            replica = self._replicas[x] = Replica(connection)
-            yield replica
-
-    async def _read_stream(self, x: str, replica: Replica) -> None:
-        journal = self.journals[x]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._acknowledge, replica, journal)
-            while True:
-                while journal.full:
-                    await self._woken(TICK_S)
-                data = await replica.receive()
-                journal.append(data)
-                self._wake.set()
-                if asks_for_ack(data):
-                    await replica.acknowledge(journal.end)
-
-    @staticmethod
-    async def _acknowledge(replica: Replica, journal: Journal) -> None:
-        while True:
-            await replica.acknowledge(journal.end)
-            await trio.sleep(ACK_S)
-
-    async def _woken(self, most_s: float) -> None:
-        with trio.move_on_after(most_s):
-            await self._wake.wait()
 
     # -- the core
     async def _pump(self) -> None:
@@ -166,7 +129,8 @@ class Life:
             self._wake = trio.Event()
             busy = False
             for x, cursor in list(self._cursors.items()):
-                if self.pair.wants(x) and (data := self.journals[x].read(cursor, PIECE_BYTES)):
+                self._look_at(x, self.intakes[x])
+                if self.pair.wants(x) and (data := self.intakes[x].journal.read(cursor, PIECE_BYTES)):
                     self._cursors[x] = cursor + len(data)
                     self.pair.receive(x, data, self.clock.now_ms())
                     await self._perform()
@@ -175,6 +139,14 @@ class Life:
                 await trio.lowlevel.checkpoint()
             else:
                 await self._wake.wait()
+
+    def _look_at(self, x: str, intake: Intake) -> None:
+        assert self.pair is not None
+        if intake.error is not None:
+            raise intake.error
+        if intake.replid != self.replids[x]:
+            self.replids[x] = intake.replid
+            self.pair.renamed(x, intake.replid)
 
     async def _tick(self) -> None:
         assert self.pair is not None
@@ -200,10 +172,10 @@ class Life:
         assert self.pair is not None
         self.tags[action.channel] = Tag.decode(action.tag)
         self.mirror.checkpoint(action.channel, action.tag)
-        for x, journal in self.journals.items():
+        for x, intake in self.intakes.items():
             told = self.pair.floors.told(x)
             if told is not None and x in self._cursors:
-                journal.trim(told.offset)
+                intake.journal.trim(told.offset)
 
     # -- writing
     async def _write(self, origin: str, writer: Writer, sends: trio.MemoryReceiveChannel[Send]) -> None:
@@ -227,13 +199,13 @@ class Life:
         """Let what is in flight land, and send nothing more."""
         if self.pair is None:
             return
-        for x, channel in self.pair.channels.items():
+        for x in self.pair.channels:
             self.pair.hold(x, True)
         while any(c.link.in_flight for c in self.pair.channels.values()):
             await self._answered.wait()
 
     # -- the full copy
-    async def _copy(self, nursery: trio.Nursery, writer: Writer) -> None:
+    async def _copy(self) -> None:
         """A snapshot of the source, key by key through the core, then what follows it."""
         assert self.pair is not None
         source, target = self.rules.sites
@@ -241,7 +213,7 @@ class Life:
         spool = Spool(self.job.journal_folder)
         try:
             await self._hold_reverse(True)
-            await nursery.start(self._spool_snapshot, spool, await self._applied_at_source())
+            await self._snapshot(spool, await self._applied_at_source())
             await self._hold_reverse(False)
             held = await holds_keys(self.job, self.rules, self._timeout_s)
             self.keys = SnapshotKeys(self.rules, held, self.clock.now_ms())
@@ -295,29 +267,22 @@ class Life:
         """An offset of the source's stream that holds all that this job ever wrote there."""
         async with Connection.open(self.job.site(self.rules.source), self._timeout_s) as connection:
             reply = await connection.request(b"INFO", b"replication")
-        fields = dict(line.split(b":", 1) for line in reply.split(b"\r\n") if b":" in line) if isinstance(reply, bytes) else {}
+        fields = (
+            dict(line.split(b":", 1) for line in reply.split(b"\r\n") if b":" in line)
+            if isinstance(reply, bytes)
+            else {}
+        )
         return int(fields.get(b"master_repl_offset", 0))
 
-    async def _spool_snapshot(
-        self, spool: Spool, least: int, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Receive the RDB into the spool, then the stream into the journal."""
+    async def _snapshot(self, spool: Spool, least: int) -> None:
+        """Let the source begin its snapshot, and the core know where it stands."""
         assert self.pair is not None
         source = self.rules.source
-        async with self._replica(source) as replica:
-            attached = await replica.attach(None, stream_only=False)
-            if attached.offset < least and self.rules.bidirectional:
-                raise SiteError(source, "the server is still sending an older snapshot to another replica")
-            self.journals[source].begin(attached.replid, attached.offset)
-            self.replids[source] = attached.replid
-            self.pair.snapshot_taken(Position(attached.replid, attached.offset))
-            task_status.started()
-            async for data in replica.transfer():
-                spool.write(data)
-                await trio.lowlevel.checkpoint()
-            spool.complete()
-            self._cursors[source] = attached.offset
-            await self._read_stream(source, replica)
+        position = await self.intakes[source].snapshot(spool.write)
+        if position.offset < least and self.rules.bidirectional:
+            raise SiteError(source, "the server is still sending an older snapshot to another replica")
+        self.pair.snapshot_taken(position)
+        self._read_from(source, position)
 
     async def _count_keys(self) -> int | None:
         """How many keys the source says it has, for the progress; None where the account may not ask."""
@@ -330,4 +295,3 @@ class Life:
             if line.startswith(b"db") and self.rules.scope.target_database(int(line[2 : line.index(b":")])) is not None:
                 total += int(line.split(b"keys=", 1)[1].split(b",", 1)[0])
         return total
-

@@ -65,8 +65,11 @@ class Replica:
                     raise HistoryGap(
                         self.site.name,
                         f"the stream after offset {position.offset} is gone; the server is at {int(offset)}",
-                        why="it has a new replication history" if replid.decode() != position.replid else
-                        f"its backlog no longer holds the {int(offset) - position.offset} bytes in between",
+                        why=(
+                            "it has a new replication history"
+                            if replid.decode() != position.replid
+                            else f"its backlog no longer holds the {int(offset) - position.offset} bytes in between"
+                        ),
                         hint="what was written there in between is not known at the other site. Raise "
                         "repl-backlog-size, run bisync verify to see the differences, then bisync reset and begin "
                         "with a new full copy",
@@ -136,5 +139,3 @@ class Replica:
 def asks_for_ack(data: bytes) -> bool:
     """May these bytes hold REPLCONF GETACK? An answer too many does no harm."""
     return b"GETACK" in data or b"getack" in data
-
-

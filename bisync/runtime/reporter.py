@@ -89,7 +89,7 @@ class Reporter:
         state = states.SUSPENDED if channel.refused else self.state
         lag_bytes = None
         if channel.reader is not None and copying.finished:
-            lag_bytes = max(0, life.journals[x].end - life.pair.drained(x))
+            lag_bytes = max(0, life.intakes[x].journal.end - life.pair.drained(x))
         return ChannelReport(
             state=state,
             lag_ms=self._lag_ms(counters.lag_ms, channel.link.first_write),

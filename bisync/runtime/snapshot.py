@@ -40,7 +40,9 @@ class Spool:
         self._path, self._file = pathlib.Path(name), open(handle, "wb", buffering=0)
 
     def write(self, data: bytes) -> None:
-        """Add bytes. Raises BisyncError when the disk is full."""
+        """Add bytes; none mark the end. Raises BisyncError when the disk is full."""
+        if not data:
+            self._complete = True
         try:
             view = memoryview(data)
             while view:
@@ -48,11 +50,6 @@ class Spool:
         except OSError as e:
             raise _full(self._path.parent, e) from None
         self._size += len(data)
-        self._wake()
-
-    def complete(self) -> None:
-        """Nothing more will be added."""
-        self._complete = True
         self._wake()
 
     def _wake(self) -> None:

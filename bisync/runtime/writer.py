@@ -109,7 +109,9 @@ async def take(rules: Rules, writers: Sequence[Writer], engine: str, memory: Mem
         held = {w.channel: await w.watch_tag() for w in writers}
         _check_owner(rules, held.values(), engine, memory)
         known = {channel: tag or memory.tags.get(channel) for channel, tag in held.items()}
-        if memory.epoch:  # of this process: what it remembers of its own transactions is newer than a tag that came back
+        if (
+            memory.epoch
+        ):  # of this process: what it remembers of its own transactions is newer than a tag that came back
             known.update({c: t for c, t in memory.tags.items() if _is_newer(t, known.get(c))})
         epoch = 1 + max([memory.epoch, *(t.epoch for t in known.values() if t)])
         tags = {channel: _initial(rules, channel, epoch, engine, tag) for channel, tag in known.items()}

@@ -5,7 +5,7 @@ has another order in each process). Source: `db.c` and `multi.c`, Redis 7.0.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 DATABASES = 16
@@ -19,6 +19,11 @@ class HashValue(dict[bytes, bytes]):
 class SetValue(dict[bytes, None]):
     """A set: its members are the keys."""
 
+    @classmethod
+    def of(cls, members: Iterable[bytes]) -> "SetValue":
+        """A set of these members."""
+        return cls((member, None) for member in members)
+
 
 class SortedSetValue(dict[bytes, float]):
     """A sorted set: its members and their scores."""
@@ -31,7 +36,13 @@ class SortedSetValue(dict[bytes, float]):
 Value: TypeAlias = bytes | list[bytes] | SetValue | HashValue | SortedSetValue
 """A string, a list, a set, a hash or a sorted set."""
 
-TYPE_NAMES: dict[type, str] = {bytes: "string", list: "list", SetValue: "set", HashValue: "hash", SortedSetValue: "zset"}
+TYPE_NAMES: dict[type, str] = {
+    bytes: "string",
+    list: "list",
+    SetValue: "set",
+    HashValue: "hash",
+    SortedSetValue: "zset",
+}
 """What TYPE answers."""
 
 
@@ -159,7 +170,7 @@ class Dataset:
     def _touch_all(self, emptied: Database, replacing: Database | None) -> None:
         """Touch what a flush or a swap changes (`touchAllWatchedKeysInDb`)."""
         for key, watches in emptied.watches.items():
-            held, comes = key in emptied.values, replacing is not None and key in replacing.values
+            held, comes = (key in emptied.values, replacing is not None and key in replacing.values)
             if not held and not comes:
                 continue
             expired = replacing is not None and self.is_expired(replacing, key)

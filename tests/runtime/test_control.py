@@ -181,7 +181,7 @@ def test_a_port_that_is_not_redis(tmp_path: pathlib.Path, answer: bytes, account
 def test_a_port_that_hangs_up(tmp_path: pathlib.Path) -> None:
     with answering(b"") as port:
         caught = error(site(tmp_path, port))
-    assert "without an answer" in caught.what and "rediss://" in caught.hint
+    assert "without an answer" in caught.what and "TLS" in caught.hint
 
 
 def test_a_loading_server_heals(tmp_path: pathlib.Path) -> None:
@@ -194,7 +194,7 @@ def test_a_server_that_repeats_what_it_got_does_not_reveal_the_password(tmp_path
     renamed = f"-ERR unknown command 'AUTH', with args beginning with: 'user' '{SECRET}' \r\n".encode()
     with answering(renamed) as port:
         caught = error(site(tmp_path, port, f"user:{SECRET}@"))
-    assert "unknown command 'AUTH'" in str(caught)
+    assert "unknown command 'AUTH'" in str(caught) and "beginning with" not in str(caught)
     with answering(f"-ERR what is {SECRET}?\r\n".encode()) as port:
         caught = error(site(tmp_path, port, f"user:{SECRET}@"))
     assert "what is ***?" in str(caught)

@@ -90,6 +90,7 @@ def test_a_history_that_got_another_name_goes_on(tmp_path: pathlib.Path) -> None
     fill(journal, 0, 1500)
     journal.go_on_as(B)
     fill(journal, 1500, 2600)
+    assert journal.covers(Position(A, 700)) and journal.covers(Position(B, 700))
     assert journal.recover(Position(A, 700)) == Position(B, 2600)
     again = new(tmp_path)
     assert again.recover(Position(A, 700)) == Position(B, 2600)

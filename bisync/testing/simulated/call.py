@@ -38,7 +38,7 @@ class Call:
         value = self.data.get(self.database, key)
         if value is not None and type(value) is not kind:
             raise wrong_type()
-        return value  # type: ignore[return-value]
+        return value
 
     def integer(self, at: int, error: CommandError | None = None) -> int:
         """The argument at this place as an integer. Raises CommandError."""

@@ -74,11 +74,13 @@ def _hincrbyfloat(call: Call) -> bytes:
     by = parse_long(call.args[3])
     if by is None:
         raise not_a_float()
+    if not isinstance(by, Fraction):
+        raise CommandError(b"ERR value is NaN or Infinity")
     fields = _fields(call)
     old = parse_long(fields.get(call.args[2], b"0"))
     if old is None:
         raise CommandError(b"ERR hash value is not a float")
-    if not isinstance(old, Fraction) or not isinstance(by, Fraction):
+    if not isinstance(old, Fraction):
         raise CommandError(b"ERR increment would produce NaN or Infinity")
     text = format_long(round_long(old + by))
     fields[call.args[2]] = text

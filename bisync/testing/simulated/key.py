@@ -7,16 +7,7 @@ from bisync.testing.dataset import TYPE_NAMES, Database
 from bisync.testing.simulated.call import Call, Table
 from bisync.testing.simulated.number import INT_MAX, INT_MIN
 from bisync.testing.simulated.payload import dump, load
-from bisync.testing.simulated.reply import (
-    OK,
-    PONG,
-    CommandError,
-    bulk,
-    integer,
-    no_such_key,
-    syntax_error,
-    wrong_arity,
-)
+from bisync.testing.simulated.reply import OK, PONG, CommandError, bulk, integer, no_such_key, syntax_error, wrong_arity
 
 COMMANDS = Table()
 

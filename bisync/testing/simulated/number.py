@@ -1,4 +1,4 @@
-"""Numbers as Redis reads and writes them. Source: `string2ll`, `string2d`, `string2ld` and `ld2string`, `util.c` 7.0."""
+"""Numbers as Redis reads and writes them. Source: `string2ll`, `string2d` and `ld2string`, Redis 7.0."""
 
 import decimal
 import fractions

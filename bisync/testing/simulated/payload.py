@@ -113,7 +113,7 @@ class _Reader:
         if kind == LIST:
             return [self._string() for _ in range(count)]
         if kind == SET:
-            return SetValue.fromkeys([self._string() for _ in range(count)])
+            return SetValue.of(self._string() for _ in range(count))
         if kind == HASH:
             return HashValue((self._string(), self._string()) for _ in range(count))
         if kind == ZSET:

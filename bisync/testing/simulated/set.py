@@ -100,16 +100,16 @@ def _operands(call: Call) -> list[SetValue]:
 
 @COMMANDS.write(b"SUNIONSTORE", -3)
 def _sunionstore(call: Call) -> bytes:
-    return _store(call, SetValue.fromkeys(m for operand in _operands(call) for m in operand))
+    return _store(call, SetValue.of(m for operand in _operands(call) for m in operand))
 
 
 @COMMANDS.write(b"SINTERSTORE", -3)
 def _sinterstore(call: Call) -> bytes:
     first, *others = _operands(call)
-    return _store(call, SetValue.fromkeys(m for m in first if all(m in o for o in others)))
+    return _store(call, SetValue.of(m for m in first if all(m in o for o in others)))
 
 
 @COMMANDS.write(b"SDIFFSTORE", -3)
 def _sdiffstore(call: Call) -> bytes:
     first, *others = _operands(call)
-    return _store(call, SetValue.fromkeys(m for m in first if not any(m in o for o in others)))
+    return _store(call, SetValue.of(m for m in first if not any(m in o for o in others)))

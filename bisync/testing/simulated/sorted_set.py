@@ -5,15 +5,7 @@ import math
 from bisync.testing.dataset import SortedSetValue
 from bisync.testing.simulated.call import Call, Table
 from bisync.testing.simulated.number import format_float
-from bisync.testing.simulated.reply import (
-    EMPTY_ARRAY,
-    NIL,
-    CommandError,
-    bulk,
-    bulks,
-    integer,
-    syntax_error,
-)
+from bisync.testing.simulated.reply import EMPTY_ARRAY, NIL, CommandError, bulk, bulks, integer, syntax_error
 
 COMMANDS = Table()
 

@@ -63,8 +63,7 @@ def _set(call: Call) -> bytes:
         call.put(key, value, keep_expiry=b"KEEPTTL" in options)
         if expires_at_ms is not None:
             call.database.expires[key] = expires_at_ms
-            if expiry and expiry[0] != b"PXAT":
-                call.rewrite(b"SET", key, value, b"PXAT", expires_at_ms)
+            call.rewrite(b"SET", key, value, b"PXAT", expires_at_ms)
         elif b"GET" in options:
             call.rewrite(*call.args[:3], *(a for a in call.args[3:] if a.upper() != b"GET"))
     if b"GET" in options:
@@ -158,7 +157,8 @@ def _setrange(call: Call) -> bytes:
 
 
 def _count_up(call: Call, by: int) -> bytes:
-    old = parse_int(call.typed(call.args[1], bytes) or b"0") if call.get(call.args[1]) != b"" else None
+    value = call.typed(call.args[1], bytes)
+    old = parse_int(b"0" if value is None else value)
     if old is None:
         raise not_an_integer()
     if not INT_MIN <= old + by <= INT_MAX:

@@ -1,0 +1,116 @@
+"""Relative expiries made absolute.
+
+Servers before 7.0 send an expiry as the client gave it, and a time counted from now must not be counted again, later,
+at the other site. From 7.0 on the stream holds PEXPIREAT and PXAT, and all of this leaves the command alone.
+"""
+
+from collections.abc import Callable, Mapping
+
+from bisync.core.commands.keys import Args
+from bisync.core.commands.normal import SET_COMPARISONS
+
+_TO_MS: Mapping[bytes, tuple[int, bool]] = {
+    b"EX": (1000, True),
+    b"PX": (1, True),
+    b"EXAT": (1000, False),
+}
+"""Options that give an expiry other than PXAT: ms in one unit of its value, and whether it counts from now."""
+
+_Converter = Callable[[Args, int], Args]
+
+
+def absolute_expiry(args: Args, time_ms: int) -> Args:
+    """The command with its expiry as a Unix time in ms: PEXPIREAT, SET ... PXAT, RESTORE ... ABSTTL.
+
+    `time_ms` is when it was written, as a Unix time. The same object where nothing is to change, or where the expiry is
+    no number (then the command never was executed).
+    """
+    converter = _CONVERTERS.get(args[0].upper())
+    if converter is None:
+        return args
+    try:
+        return converter(args, time_ms)
+    except ValueError:
+        return args
+
+
+def _moment(value: bytes, unit_ms: int, relative: bool, time_ms: int) -> bytes:
+    return b"%d" % (int(value) * unit_ms + (time_ms if relative else 0))
+
+
+def _command(name: bytes, unit_ms: int, relative: bool) -> _Converter:
+    """EXPIRE key time [condition], HEXPIRE key time [condition] FIELDS n field ..."""
+    return lambda args, now: (
+        name,
+        args[1],
+        _moment(args[2], unit_ms, relative, now),
+        *args[3:],
+    )
+
+
+def _setex(unit_ms: int) -> _Converter:
+    """SETEX key time value"""
+    return lambda args, now: (
+        b"SET",
+        args[1],
+        args[3],
+        b"PXAT",
+        _moment(args[2], unit_ms, True, now),
+    )
+
+
+def _option(options_at: int, stop: bytes = b"") -> _Converter:
+    """SET key value [EX s|PX ms|EXAT s], and others with the same option, before the word `stop`."""
+
+    def convert(args: Args, now: int) -> Args:
+        at = options_at
+        while at < len(args) - 1 and (option := args[at].upper()) != stop:
+            if option in _TO_MS:
+                return (
+                    *args[:at],
+                    b"PXAT",
+                    _moment(args[at + 1], *_TO_MS[option], now),
+                    *args[at + 2 :],
+                )
+            at += 2 if option in SET_COMPARISONS else 1
+        return args
+
+    return convert
+
+
+def _set(args: Args, now: int) -> Args:
+    return args if len(args) <= 4 else _set_options(args, now)
+
+
+_set_options = _option(3)
+
+
+def _msetex(args: Args, now: int) -> Args:
+    """MSETEX numkeys key value ... [EX s|...]"""
+    return _option(2 + 2 * int(args[1]))(args, now)
+
+
+def _restore(args: Args, now: int) -> Args:
+    """RESTORE key ttl payload [REPLACE] [ABSTTL] ...: a ttl of 0 is none"""
+    if int(args[2]) == 0 or any(a.upper() == b"ABSTTL" for a in args[4:]):
+        return args
+    return (*args[:2], _moment(args[2], 1, True, now), *args[3:], b"ABSTTL")
+
+
+_CONVERTERS: dict[bytes, _Converter] = {
+    b"EXPIRE": _command(b"PEXPIREAT", 1000, True),
+    b"PEXPIRE": _command(b"PEXPIREAT", 1, True),
+    b"EXPIREAT": _command(b"PEXPIREAT", 1000, False),
+    b"HEXPIRE": _command(b"HPEXPIREAT", 1000, True),
+    b"HPEXPIRE": _command(b"HPEXPIREAT", 1, True),
+    b"HEXPIREAT": _command(b"HPEXPIREAT", 1000, False),
+    b"SETEX": _setex(1000),
+    b"PSETEX": _setex(1),
+    b"SET": _set,
+    b"MSETEX": _msetex,
+    b"GETEX": _option(2),
+    b"HGETEX": _option(2, b"FIELDS"),
+    b"HSETEX": _option(2, b"FIELDS"),
+    b"RESTORE": _restore,
+    b"RESTORE-ASKING": _restore,
+}

@@ -1,0 +1,138 @@
+"""The intake of one site: a replica connection that fills the site's journal, whatever becomes of the rest.
+
+It outlives the lives of an engine and connects again by itself, at the very end of its journal, because a server that
+restarts keeps its history only for a reader that stands there. What a life needs of the stream it reads from the
+journal, and does not notice a connection that was lost in between.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from bisync.config import Site
+from bisync.core.position import Position
+from bisync.errors import SiteError
+from bisync.runtime.connection import Connection
+from bisync.runtime.failure import single_error
+from bisync.runtime.journal import Journal
+from bisync.runtime.replica import Attached, Replica, asks_for_ack
+
+ACK_S = (
+    1.0  # a server drops a replica that has not acknowledged for `repl-timeout`; Redis's own replicas do it so often
+)
+FULL_S = 0.05  # how often a reader that waits for room in the journal looks again
+PAUSE_S_MIN = 0.05
+
+
+class Intake:
+    """Reads one site's stream. Its reader runs in the engine's nursery; `grown` is called when there is more to read."""
+
+    def __init__(
+        self, site: Site, journal: Journal, nursery: trio.Nursery, timeout_s: float, pause_s_max: float
+    ) -> None:
+        self.site, self.journal = site, journal
+        self._nursery, self._timeout_s, self._pause_s_max = nursery, timeout_s, pause_s_max
+        self._scope: trio.CancelScope | None = None
+        self.grown: Callable[[], None] = lambda: None
+        self.replid = ""  # of the history that is read
+        self.away = ""  # why it is not reading at present; empty: it is
+        self.error: SiteError | None = None  # what waiting cannot heal; the reader has ended
+
+    def __repr__(self) -> str:
+        return f"<Intake {self.site.name} {self.away or 'reading'} {self.journal}>"
+
+    # -- what a life asks for; each returns when the reader stands, and raises SiteError or HistoryGap where it cannot
+    async def resume(self, floor: Position) -> Position:
+        """Make sure that the stream can be read from the floor on. The floor, under its history's present name."""
+        if self._scope is None or self.error is not None or not self.journal.covers(floor):
+            self._stop()
+            self.journal.recover(floor)
+            await self._nursery.start(self._keep_reading, None)
+        return Position(self.replid, floor.offset, floor.database)
+
+    async def begin(self) -> Position:
+        """Read from now on, from wherever the stream stands."""
+        self._stop()
+        return await self._nursery.start(self._keep_reading, lambda data: None, True)  # type: ignore[no-any-return]
+
+    async def snapshot(self, spool: Callable[[bytes], None]) -> Position:
+        """Take a snapshot, whose bytes go to `spool` (b"" at its end), and read what follows. Returns its position."""
+        self._stop()
+        return await self._nursery.start(self._keep_reading, spool, False)  # type: ignore[no-any-return]
+
+    def _stop(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
+        self._scope, self.error, self.away = None, None, ""
+
+    # -- the reader
+    async def _keep_reading(
+        self,
+        spool: Callable[[bytes], None] | None,
+        stream_only: bool = True,
+        *,
+        task_status: trio.TaskStatus[Position | None],
+    ) -> None:
+        """Read until stopped; `spool` takes the snapshot of a reader that begins anew."""
+        pause_s, standing = PAUSE_S_MIN, False
+        with trio.CancelScope() as self._scope:
+            while True:
+                try:
+                    with single_error():
+                        async with Connection.open(self.site, self._timeout_s) as connection:
+                            replica = Replica(connection)
+                            attached = await self._attach(replica, spool is not None and not standing, stream_only)
+                            if not standing:
+                                standing = True
+                                task_status.started(Position(attached.replid, attached.offset))
+                            if attached.full:
+                                await self._transfer(replica, spool)
+                            self.away, pause_s = "", PAUSE_S_MIN
+                            await self._read(replica)
+                except SiteError as e:
+                    if not standing:
+                        raise
+                    if not e.heals or (spool is not None and self._in_transfer):
+                        self.error = e
+                        self.grown()
+                        return
+                    self.away = str(e)
+                await trio.sleep(pause_s)
+                pause_s = min(2 * pause_s, self._pause_s_max)
+
+    async def _attach(self, replica: Replica, anew: bool, stream_only: bool) -> Attached:
+        journal = self.journal
+        attached = await replica.attach(None if anew else journal.position, stream_only=stream_only)
+        if attached.full:
+            journal.begin(attached.replid, attached.offset)
+        else:
+            journal.go_on_as(attached.replid)
+        self.replid = attached.replid
+        self._in_transfer = attached.full
+        return attached
+
+    async def _transfer(self, replica: Replica, spool: Callable[[bytes], None] | None) -> None:
+        assert spool is not None
+        async for data in replica.transfer():
+            spool(data)
+            await trio.lowlevel.checkpoint()
+        spool(b"")
+        self._in_transfer = False
+
+    async def _read(self, replica: Replica) -> None:
+        journal = self.journal
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._acknowledge, replica)
+            while True:
+                while journal.full:
+                    await trio.sleep(FULL_S)
+                data = await replica.receive()
+                journal.append(data)
+                self.grown()
+                if asks_for_ack(data):
+                    await replica.acknowledge(journal.end)
+
+    async def _acknowledge(self, replica: Replica) -> None:
+        while True:
+            await replica.acknowledge(self.journal.end)
+            await trio.sleep(ACK_S)

@@ -1,0 +1,69 @@
+"""`bisync status`: the state of a job for people and for scripts."""
+
+import json
+import pathlib
+
+from click.testing import CliRunner
+
+from bisync.cli.status import command
+from bisync.config import load_job
+from bisync.runtime.store import Store
+from tests.cli import jobs
+
+
+def shown(file: pathlib.Path, *options: str) -> str:
+    done = CliRunner().invoke(command, [str(file), *options], catch_exceptions=False)
+    assert (done.exit_code, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_shows_state_engine_channels_conflicts_and_events(tmp_path: pathlib.Path) -> None:
+    file = jobs.job_file(tmp_path)
+    job = jobs.save(file, jobs.report(conflicts_open=1))
+    with Store.open(job.store) as store:
+        store.add_event("orders", jobs.now_ms(), "info", "copied", "the full copy of east is finished")
+    lines = [" ".join(line.split()) for line in shown(file).splitlines()]
+    assert lines[0].startswith("orders synchronizing bidirectional engine ")
+    assert "forward synchronizing 3 ms 120 bytes 1,500 ops/s, 90.0 kB/s 7,000 ops 10 of 12 keys, 4.1 kB" in lines
+    assert "reverse synchronizing - 120 bytes 1,500 ops/s, 90.0 kB/s 7,000 ops -" in lines
+    assert "conflicts: 5 in all, 1 open" in lines
+    assert lines[-1].endswith("info copied: the full copy of east is finished")
+
+
+def test_shows_a_job_that_no_engine_has_run(tmp_path: pathlib.Path) -> None:
+    text = shown(jobs.job_file(tmp_path))
+    assert "orders  not-started" in text and "no engine yet" in text
+
+
+def test_shows_why_a_job_failed_with_every_sign_in_the_reason(tmp_path: pathlib.Path) -> None:
+    file = jobs.job_file(tmp_path)
+    jobs.save(file, jobs.report(state="failed", reason="see [sites.east] and\n[bold]line two[/bold]"))
+    text = shown(file)
+    assert "orders  failed" in text
+    assert "see [sites.east] and\n[bold]line two[/bold]" in text
+
+
+def test_says_that_no_engine_is_running(tmp_path: pathlib.Path) -> None:
+    file = jobs.job_file(tmp_path)
+    jobs.save(file, jobs.report(pid=jobs.dead_pid()))
+    text = shown(file)
+    assert "orders  suspended" in text and "no engine is running (the last one: epoch 3" in text
+
+
+def test_of_a_one_way_job_has_one_channel(tmp_path: pathlib.Path) -> None:
+    text = shown(jobs.job_file(tmp_path, topology="one-way"))
+    assert "forward" in text and "reverse" not in text
+
+
+def test_json_is_the_status_document(tmp_path: pathlib.Path) -> None:
+    file = jobs.job_file(tmp_path)
+    jobs.save(file, jobs.report())
+    document = json.loads(shown(file, "--json"))
+    assert (document["job"], document["state"]) == ("orders", "synchronizing")
+    assert list(document["channels"]) == ["forward", "reverse"]
+
+
+def test_never_shows_the_password(tmp_path: pathlib.Path) -> None:
+    file = jobs.job_file(tmp_path, east="redis://:open-sesame@127.0.0.1:1")
+    assert load_job(file).source.endpoint.password is not None
+    assert "sesame" not in shown(file) + shown(file, "--json")

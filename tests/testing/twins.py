@@ -1,0 +1,202 @@
+"""A simulated site and a real server behind one face, so that one test can ask both, or each in turn."""
+
+import pathlib
+import socket
+from collections.abc import Iterator
+
+import hiredis
+from hiredis import pack_command
+
+from bisync.testing.servers import LocalServer
+from bisync.testing.site import SimulatedConnection, SimulatedSite
+
+NOTHING = object()
+OPTIONS = (
+    *("--repl-ping-replica-period", "3600", "--repl-timeout", "3600"),  # nothing in the stream but what a test wrote
+    *("--enable-debug-command", "local"),
+)
+
+
+def parse(data: bytes) -> list[object]:
+    """The commands or the replies in these bytes."""
+    reader = hiredis.Reader(notEnoughData=NOTHING)
+    reader.feed(data)
+    items: list[object] = []
+    while (item := reader.gets()) is not NOTHING:
+        items.append(item)
+    return items
+
+
+def pack_line(line: str) -> bytes:
+    """A command from its words, as people write them."""
+    return pack_command(tuple(line.split(" ")))
+
+
+class RealConnection:
+    """A client connection to a real server."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 30)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def execute(self, data: bytes) -> bytes:
+        """Send whole commands and read a reply to each."""
+        self._socket.sendall(data)
+        return self.receive(len(parse(data)))
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def receive(self, replies: int) -> bytes:
+        reader, received = hiredis.Reader(notEnoughData=NOTHING), b""
+        while replies:
+            data = self._socket.recv(1 << 16)
+            assert data, f"the server closed the connection after {received!r}"
+            received += data
+            reader.feed(data)
+            while replies and reader.gets() is not NOTHING:
+                replies -= 1
+        return received
+
+    def is_closed(self) -> bool:
+        return self._socket.recv(1) == b""
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Replica:
+    """Attaches as a replica and reads the replication stream, raw."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 30)
+        self._file = self._socket.makefile("rb")
+        self._socket.sendall(pack_command(("PSYNC", "?", "-1")))
+        self.offset = int(self._line().split()[2])
+        self._file.read(int(self._line()[1:]))
+
+    def _line(self) -> bytes:
+        while not (line := self._file.readline().strip()):
+            pass
+        return line
+
+    def read_to(self, offset: int) -> bytes:
+        data = self._file.read(offset - self.offset)
+        self.offset = offset
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+
+class Simulated:
+    """The simulated site as the tests see it."""
+
+    def __init__(self, now_ms: int = 1_700_000_000_000) -> None:
+        self.site = SimulatedSite(now_ms=now_ms)
+        self._read = 0
+
+    def connect(self) -> SimulatedConnection:
+        return self.site.connect()
+
+    def new_stream(self) -> bytes:
+        """What came into the stream since the last call."""
+        data, self._read = bytes(self.site.stream[self._read :]), len(self.site.stream)
+        return data
+
+    def now_ms(self) -> int:
+        return self.site.now_ms
+
+    def pass_ms(self, ms: int) -> None:
+        self.site.now_ms += ms
+
+    def expire_keys(self) -> None:
+        self.site.expire_keys()
+
+    def refuse_writes(self, refuse: bool) -> None:
+        oom = b"-OOM command not allowed when used memory > 'maxmemory'."
+        self.site.refuse = oom if refuse else None
+
+    def full_sync(self) -> None:
+        """Take a snapshot, as for a new replica."""
+        self.site.snapshot()
+
+
+class Real:
+    """A real server as the tests see it."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.server = LocalServer(folder, *OPTIONS).start()
+        self._control = RealConnection(self.server.port)
+        self._connections: list[RealConnection] = []
+        self._control.execute(pack_line("DEBUG SET-ACTIVE-EXPIRE 0"))
+        self._replica = Replica(self.server.port)
+
+    def close(self) -> None:
+        self.drop_connections()
+        self._control.close()
+        self._replica.close()
+        self.server.stop()
+
+    def connect(self) -> RealConnection:
+        self._connections.append(RealConnection(self.server.port))
+        return self._connections[-1]
+
+    def drop_connections(self) -> None:
+        while self._connections:
+            self._connections.pop().close()
+
+    def ask(self, line: str) -> object:
+        """The reply to a command on a connection that no test uses."""
+        return parse(self._control.execute(pack_line(line)))[0]
+
+    def new_stream(self) -> bytes:
+        info = self.ask("INFO replication")
+        assert isinstance(info, bytes)
+        fields = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
+        return self._replica.read_to(int(fields[b"master_repl_offset"]))
+
+    def now_ms(self) -> int:
+        seconds, micros = self.ask("TIME")  # type: ignore[misc]
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def pass_ms(self, ms: int) -> None:
+        until = self.now_ms() + ms
+        while self.now_ms() <= until:
+            pass
+
+    def expire_keys(self) -> None:
+        before = self._expired()
+        self.ask("DEBUG SET-ACTIVE-EXPIRE 1")
+        while self._expired() < before + 2:  # the tests let two keys expire
+            pass
+        self.ask("DEBUG SET-ACTIVE-EXPIRE 0")
+
+    def _expired(self) -> int:
+        info = self.ask("INFO stats")
+        assert isinstance(info, bytes)
+        return int(next(line for line in info.splitlines() if line.startswith(b"expired_keys:")).split(b":")[1])
+
+    def refuse_writes(self, refuse: bool) -> None:
+        self.ask(f"CONFIG SET maxmemory {int(refuse)}")
+
+    def full_sync(self) -> None:
+        Replica(self.server.port).close()
+
+    def dataset(self) -> dict[tuple[int, bytes], tuple[str, object, int | None]]:
+        """In the form of SimulatedSite.dataset."""
+        return dict(self._keys(0)) | dict(self._keys(1))
+
+    def _keys(self, database: int) -> Iterator[tuple[tuple[int, bytes], tuple[str, object, int | None]]]:
+        with self.server.client(database) as client:
+            for key in client.keys():
+                kind, expires_at_ms = client.type(key).decode(), client.pexpiretime(key)
+                read = {
+                    "string": lambda k: client.get(k),
+                    "list": lambda k: tuple(client.lrange(k, 0, -1)),
+                    "set": lambda k: frozenset(client.smembers(k)),
+                    "hash": lambda k: client.hgetall(k),
+                    "zset": lambda k: dict(client.zrange(k, 0, -1, withscores=True)),
+                }[kind]
+                yield (database, key), (kind, read(key), expires_at_ms if expires_at_ms >= 0 else None)
