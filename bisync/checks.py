@@ -59,9 +59,7 @@ class Side:
     @property
     def under_way(self) -> bool:
         """Does the site hold a tag of this very job?"""
-        return any(
-            isinstance(_read_tag(self.job.name, c, v), Tag) for c, v in self.survey.tags.items() if v is not None
-        )
+        return any(isinstance(_read_tag(self.job.name, v), Tag) for v in self.survey.tags.values() if v is not None)
 
 
 def size(n: float) -> str:
@@ -200,7 +198,7 @@ def tag(side: Side) -> Finding:
         key = tag_key(side.job.name, channel).decode()
         if value is None:
             continue
-        found = _read_tag(side.job.name, channel, value)
+        found = _read_tag(side.job.name, value)
         if not isinstance(found, Tag):
             if isinstance(value, Refusal) and value.denied:
                 return _not_told(side, "GET")
@@ -210,7 +208,7 @@ def tag(side: Side) -> Finding:
     return Finding("ok", "no tag yet: the job begins" if side.survey.tags else "no tag is kept at this site")
 
 
-def _read_tag(job: str, channel: str, value: object) -> Tag | str:
+def _read_tag(job: str, value: object) -> Tag | str:
     """The job's tag, or what is wrong with the value."""
     if isinstance(value, Refusal):
         return f"{value.code} {value.text}"
@@ -220,8 +218,8 @@ def _read_tag(job: str, channel: str, value: object) -> Tag | str:
         found = Tag.decode(value)
     except BisyncError as e:
         return str(e).split(" Next:")[0]
-    if (found.job, found.channel) != (job, channel):
-        return f"a tag of job {found.job!r}, channel {found.channel!r}"
+    if found.job != job:
+        return f"a tag of job {found.job!r}"
     return found
 
 

@@ -180,7 +180,7 @@ class Commands:
     flush: str = attrs.field(default="pass", metadata=one_of("pass", "drop", "stop"))  # FLUSHALL and FLUSHDB
     swapdb: str = attrs.field(default="pass", metadata=one_of("pass", "drop", "stop"))  # SWAPDB
     publish: str = attrs.field(default="pass", metadata=one_of("pass", "drop", "stop"))  # PUBLISH and SPUBLISH
-    function: str = attrs.field(default="pass", metadata=one_of("pass", "drop", "stop"))  # FUNCTION: libraries on the server
+    function: str = attrs.field(default="pass", metadata=one_of("pass", "drop", "stop"))  # FUNCTION LOAD and the like
 
 
 @attrs.frozen

@@ -74,7 +74,6 @@ class Delivery:
         self._move_floors()
         tag = Tag(
             self.rules.job,
-            channel.name,
             self.epoch,
             self.engine,
             clock,

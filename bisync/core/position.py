@@ -34,13 +34,15 @@ class Position:
     database: int = 0  # the database that is selected here; a partial resync does not repeat the SELECT
 
     def to_json(self) -> list[str | int]:
-        """A short list for the tag."""
-        return [self.replid, self.offset, self.database]
+        """A short list for the tag: database 0 is left out."""
+        return [self.replid, self.offset, *([self.database] if self.database else [])]
 
     @classmethod
     def from_json(cls, value: object) -> "Position":
         """The reverse of `to_json`. Raises BisyncError where the value is no position."""
         match value:
-            case [str(replid), int(offset), int(database)] if offset >= 0 and database >= 0:
-                return cls(replid, offset, database)
+            case [str(replid), int(offset), *rest] if offset >= 0 and len(rest) <= 1:
+                database = rest[0] if rest else 0
+                if isinstance(database, int) and database >= 0:
+                    return cls(replid, offset, database)
         raise BisyncError(f"{value!r} is no position in a stream")

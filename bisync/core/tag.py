@@ -31,10 +31,9 @@ def open_key(job: str) -> bytes:
 
 @attrs.frozen(slots=True)
 class Tag:
-    """What the tag says. `floors` are the places from which a starting engine reads each site's stream."""
+    """What the tag says; its key says of which channel. `floors` are the places from which a starting engine reads each site's stream."""
 
     job: str
-    channel: str  # "forward" or "reverse"
     epoch: int  # grows with each life of each engine; the highest one owns the job
     engine: str  # who wrote it: distinguishes engines that took the same epoch at the same time
     applied: Clock = START  # everything of the source up to here is applied at the site that holds the tag
@@ -49,7 +48,6 @@ class Tag:
         fields = {
             "bisync": VERSION,
             "job": self.job,
-            "channel": self.channel,
             "epoch": self.epoch,
             "engine": self.engine,
             "applied": self.applied,
@@ -75,7 +73,6 @@ class Tag:
             copy, phase, n = fields["applied"]
             return cls(
                 job=str(fields["job"]),
-                channel=str(fields["channel"]),
                 epoch=int(fields["epoch"]),
                 engine=str(fields["engine"]),
                 applied=(int(copy), int(phase), int(n)),

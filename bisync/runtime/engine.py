@@ -16,6 +16,7 @@ from bisync.config import Job
 from bisync.core import states
 from bisync.core.rules import LAST_WRITER, Rules
 from bisync.core.tag import Tag
+from bisync.core.taking import Memory
 from bisync.errors import BisyncError, SiteError, StreamError, Superseded, TagLost
 from bisync.runtime.connection import Connection
 from bisync.runtime.failure import single_error
@@ -26,7 +27,7 @@ from bisync.runtime.mirror import Mirror
 from bisync.runtime.reporter import Reporter
 from bisync.runtime.store import Store
 from bisync.runtime.wallclock import WallClock
-from bisync.runtime.writer import Memory, Writer
+from bisync.runtime.writer import Writer
 
 PAUSE_S_MIN = 0.1
 GOOD_LIFE_S = 10.0  # a life that lasted so long begins the pauses anew

@@ -16,16 +16,18 @@ from bisync.core.actions import Checkpoint, Conflict, Notice, Send
 from bisync.core.pair import Pair
 from bisync.core.position import Position
 from bisync.core.rules import Rules
+from bisync.core.snapshot import SnapshotKeys
 from bisync.core.tag import Tag
+from bisync.core.taking import Memory
 from bisync.errors import SiteError
 from bisync.runtime.beat import beat_at_source
 from bisync.runtime.connection import Connection
 from bisync.runtime.intake import Intake
 from bisync.runtime.mirror import Mirror
-from bisync.runtime.snapshot import SnapshotKeys, Spool
+from bisync.runtime.spool import Spool
 from bisync.runtime.target import holds_keys, scan_keys
 from bisync.runtime.wallclock import WallClock
-from bisync.runtime.writer import Memory, Writer, take
+from bisync.runtime.writer import Writer, take
 
 PIECE_BYTES = 1 << 18  # of a stream, handed to the core at once
 TICK_S = 0.1
@@ -216,7 +218,7 @@ class Life:
             await self._snapshot(spool, await self._applied_at_source())
             await self._hold_reverse(False)
             held = await holds_keys(self.job, self.rules, self._timeout_s)
-            self.keys = SnapshotKeys(self.rules, held, self.clock.now_ms())
+            self.keys = SnapshotKeys(self.rules, held)
             async for data in spool.pieces():
                 await self._hand_in(data)
             self.keys.close()

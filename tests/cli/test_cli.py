@@ -154,7 +154,8 @@ def test_command_that_returns_ends_with_0(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])
-def test_a_reader_that_goes_away_is_no_error(lines: int) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # where it breaks: at the end, at a full buffer or in the command
+def test_a_reader_that_goes_away_is_no_error(lines: int, unbuffered: str) -> None:
     code = f"""
 import importlib.machinery, importlib.util, sys, click
 module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec("bisync.cli.demo", None))
@@ -167,7 +168,11 @@ main(["demo"])
     os.close(reader)
     with open(writer, "wb") as broken:
         done = subprocess.run(
-            [sys.executable, "-c", code], stdout=broken, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=60
+            [sys.executable, "-c", code],
+            stdout=broken,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            timeout=60,
         )
     assert (done.returncode, done.stderr) == (1, b"")
 

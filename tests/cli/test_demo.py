@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
+from bisync.cli.demo import _interruptible
 from bisync.demo import EngineProcess, Writer
 from bisync.errors import BisyncError
 from bisync.testing.servers import LocalServer, local_servers
@@ -103,6 +104,19 @@ def test_cleans_up_when_it_is_broken_off(tmp_path: pathlib.Path, how: signal.Sig
     assert process.returncode == 130 and "Traceback" not in err, err
     assert list((tmp_path / "t").iterdir()) == []
     assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_does_not_break_off_the_cleaning_up(how: signal.Signals) -> None:
+    cleaned = False
+    with pytest.raises(KeyboardInterrupt):
+        with _interruptible():
+            try:
+                signal.raise_signal(how)
+            finally:
+                signal.raise_signal(how)
+                cleaned = True
+    assert cleaned and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_keep_leaves_the_folder_and_says_where(tmp_path: pathlib.Path) -> None:

@@ -7,12 +7,14 @@ import pathlib
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import attrs
 import pytest
 
+from bisync.cli import run as module
 from bisync.cli.run import CopyBar, check_first, render_text
 from bisync.cli.wait import wait_for_state
 from bisync.config import load_job
@@ -74,7 +76,6 @@ class TestProcess:
             out, err = process.communicate(timeout=WAIT_S)
         assert (process.returncode, out) == (0, ""), err
         assert re.match(r"\d{4}-\d\d-\d\dT[\d:.]+Z info +\S.*  .*job=orders$", err.splitlines()[0]), err
-        assert "full copy" not in err.splitlines()[0] or "\x1b" not in err, "no bar where there is no terminal"
         assert read_status(load_job(file), jobs.now_ms())["state"] == "suspended"
 
     def test_ends_well_also_when_it_is_told_before_it_has_begun(self, tmp_path: pathlib.Path) -> None:
@@ -205,6 +206,24 @@ class TestBar:
             capsys.readouterr()
             bar(life)  # type: ignore[arg-type]
             assert capsys.readouterr().err == "", "nothing after it"
+
+    @pytest.mark.parametrize("on_a_terminal", [True, False])
+    def test_is_for_terminals_only(
+        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, on_a_terminal: bool
+    ) -> None:
+        given = []
+
+        class Engine:
+            def __init__(self, job: object, precheck: object, progress: object) -> None:
+                given.append(progress)
+
+            async def run(self) -> None:
+                pass
+
+        monkeypatch.setattr("bisync.runtime.engine.Engine", Engine)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: on_a_terminal)
+        module._run(load_job(jobs.job_file(tmp_path)))
+        assert [isinstance(progress, CopyBar) for progress in given] == [on_a_terminal]
 
     @pytest.mark.parametrize("total", [None, 10])
     def test_bears_a_total_that_is_unknown_or_too_small(

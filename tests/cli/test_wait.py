@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from click.testing import CliRunner, Result
 
+from bisync.cli import wait as module
 from bisync.cli.wait import Outcome, command, wait_drained, wait_for_state
 from bisync.config import load_job
 from bisync.core.states import RUNNING, STATES
@@ -157,7 +158,10 @@ class TestDrained:
         outcome = self.drained(sites, tmp_path, 0.3, engine)
         assert outcome.missing == ("no engine is running", "its state is failed (a gap)")
 
-    def test_writes_after_the_call_do_not_count(self, sites: list[LocalServer], tmp_path: pathlib.Path) -> None:
+    def test_writes_after_the_call_do_not_count(
+        self, sites: list[LocalServer], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "ASK_AGAIN_S", 0)
         file = jobs.job_file(tmp_path, east=sites[0].url, topology="one-way")
         sites[1].client().replicaof("127.0.0.1", sites[0].port)  # a stream is counted only where someone reads it
         sites[0].client().set("k", 1)

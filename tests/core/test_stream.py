@@ -12,7 +12,7 @@ from bisync.errors import StreamError
 
 REPLID = "a" * 40
 KEY = tag_key("orders", "reverse")
-TAG = Tag("orders", "reverse", 3, "e1")
+TAG = Tag("orders", 3, "e1")
 
 arguments = st.lists(st.binary(max_size=40), min_size=1, max_size=4)
 commands = arguments.filter(lambda a: a[0].upper() not in (b"MULTI", b"EXEC", b"SELECT", b"PING", b"REPLCONF"))

@@ -99,6 +99,7 @@ def _always(ours: Row, p: Args, theirs: Row, q: Args) -> bool:
     return True
 
 
+# A PFADD ends in the same registers in any order, but not in the same bytes: runs of equal registers are cut elsewhere.
 def _equal(ours: Row, p: Args, theirs: Row, q: Args) -> bool:
     return ours is theirs and p[1:] == q[1:]
 

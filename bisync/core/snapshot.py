@@ -1,0 +1,63 @@
+"""From the bytes of a snapshot to the commands that put its keys at the target.
+
+Keys are put so that a repetition does no harm: whatever the target holds is replaced.
+"""
+
+from collections.abc import Iterator
+
+import attrs
+
+from bisync.core.link import Part
+from bisync.core.pair import CopiedKey
+from bisync.core.rdb import DatabaseSize, Function, Item, RdbReader, String, Value
+from bisync.core.resp import pack
+from bisync.core.rules import Rules
+
+
+@attrs.define
+class SnapshotKeys:
+    """Makes the copied keys of RDB bytes, and remembers which keys there were if asked to."""
+
+    rules: Rules
+    remember: bool  # needed only where the target held keys before: those the snapshot lacks are stale
+    bytes_done: int = 0
+    seen: set[tuple[int, bytes]] = attrs.field(factory=set)
+    _reader: RdbReader = attrs.field(factory=RdbReader)
+
+    def feed(self, data: bytes) -> list[CopiedKey]:
+        """The keys that these bytes complete and that are in scope. Raises RdbError."""
+        self.bytes_done += len(data)
+        return [key for item in self._reader.feed(data) for key in self.copied(item)]
+
+    def close(self) -> None:
+        """All bytes were fed. Raises RdbError where the RDB is not whole."""
+        self._reader.close()
+
+    def copied(self, item: Item) -> Iterator[CopiedKey]:
+        """The key that an item of a snapshot is, if it is one and in scope."""
+        match item:
+            case Function():
+                if self.rules.actions.get("function", "pass") == "pass":
+                    yield CopiedKey(0, None, [(0, pack(b"FUNCTION", b"LOAD", b"REPLACE", item.payload))])
+            case Value() | String():
+                if self.rules.scope.holds(item.database, item.key):
+                    if self.remember:
+                        self.seen.add((item.database, item.key))
+                    database = self.rules.database_at(self.rules.target, item.database)
+                    yield CopiedKey(item.database, item.key, [put(item, database)])
+
+    def stale(self, database: int, key: bytes) -> CopiedKey | None:
+        """The removal of a key that the target has (database as the source numbers it) and the snapshot has not."""
+        if (database, key) in self.seen or not self.rules.scope.holds(database, key):
+            return None
+        return CopiedKey(database, key, [(self.rules.database_at(self.rules.target, database), pack(b"UNLINK", key))])
+
+
+def put(item: Value | String, database: int) -> Part:
+    """The command that makes a key what it was in the snapshot, whatever the target holds."""
+    expires_at_ms = item.expires_at_ms
+    if isinstance(item, String):
+        if expires_at_ms is None:
+            return database, pack(b"SET", item.key, item.value)
+        return database, pack(b"SET", item.key, item.value, b"PXAT", expires_at_ms)
+    return database, pack(b"RESTORE", item.key, expires_at_ms or 0, item.payload, b"REPLACE", b"ABSTTL")

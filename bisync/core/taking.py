@@ -1,0 +1,91 @@
+"""Taking a job: what a starting engine writes as its tags, and what it may believe.
+
+An engine takes a job by compare-and-set on every site where it writes: it reads the tags under a WATCH, and sets them
+again under a higher epoch. Only then it believes what it read. Bytes that a killed engine left in a socket are thus
+refused, and an older engine is refused and stops.
+"""
+
+from collections.abc import Mapping
+
+import attrs
+
+from bisync.core.pair import Taken
+from bisync.core.restore import read_note
+from bisync.core.round import Notes
+from bisync.core.rules import Rules
+from bisync.core.tag import Tag
+from bisync.errors import Superseded
+
+
+@attrs.frozen
+class Memory:
+    """What this engine knows from its earlier lives, or what the store knows; used where a site has lost its tag."""
+
+    epoch: int = 0  # of this engine's last life; 0: it had none
+    engine: str = ""
+    tags: Mapping[str, Tag] = attrs.field(factory=dict)  # by channel
+    notes: Mapping[str, Notes] = attrs.field(factory=dict)  # by the site that holds them
+
+
+@attrs.frozen
+class Taking:
+    """One attempt to take a job. Made from the tags that are held, by channel (None: there is none)."""
+
+    rules: Rules
+    engine: str
+    memory: Memory
+    held: Mapping[str, Tag | None]
+    known: Mapping[str, Tag] = attrs.field(init=False)  # the newest that is known of each channel
+    epoch: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        known = {c: t for c, t in {**self.memory.tags, **_without_none(self.held)}.items() if c in self.held}
+        if self.memory.epoch:  # what it remembers of its own transactions is newer than a tag that came back
+            known.update({c: t for c, t in self.memory.tags.items() if c in known and _is_newer(t, known[c])})
+        epochs = [self.memory.epoch, *(t.epoch for t in known.values())]
+        object.__setattr__(self, "known", known)
+        object.__setattr__(self, "epoch", 1 + max(epochs))
+
+    def check_owner(self) -> None:
+        """Raises Superseded where another engine has taken the job since this one's last life."""
+        for tag in self.held.values() if self.memory.epoch else ():
+            if tag is not None and tag.engine != self.engine and tag.epoch > self.memory.epoch:
+                raise Superseded(
+                    f"engine {tag.engine} has taken the job {self.rules.job} "
+                    f"(epoch {tag.epoch}, this one had {self.memory.epoch})",
+                    hint="nothing: that engine goes on. Stop it first if this one should run",
+                )
+
+    def tag(self, channel: str) -> Tag:
+        """What must be written, if the held tag is still the same."""
+        known = self.known.get(channel)
+        if known is None:
+            return Tag(self.rules.job, self.epoch, self.engine)
+        return attrs.evolve(known, epoch=self.epoch, engine=self.engine, rounds=())
+
+    def believed(self, notes: Mapping[str, Notes]) -> Taken:
+        """What the engine may believe once all its tags are written; `notes` are what the sites held after that."""
+        tags = {channel: self.tag(channel) for channel in self.held}
+        merged = {}
+        for site, held in notes.items():
+            lost = self.held[self.rules.channel(self.rules.other(site))] is None  # the notes are gone with the tag
+            merged[site] = {**self.memory.notes.get(site, {}), **held} if lost else dict(held)
+        written = {channel: tag.encode() for channel, tag in tags.items()}
+        return Taken({c: t for c, t in tags.items() if c in self.known}, merged, written)
+
+
+def read_notes(reply: list[bytes]) -> Notes:
+    """The notes in what HGETALL replied. Raises BisyncError where one cannot be read."""
+    notes: Notes = {}
+    for name, value in zip(reply[::2], reply[1::2], strict=True):
+        unit, number, authority = read_note(name, value)
+        notes[unit] = number, authority
+    return notes
+
+
+def _without_none(tags: Mapping[str, Tag | None]) -> dict[str, Tag]:
+    return {channel: tag for channel, tag in tags.items() if tag is not None}
+
+
+def _is_newer(mine: Tag, held: Tag) -> bool:
+    return (mine.epoch, mine.applied) > (held.epoch, held.applied)
