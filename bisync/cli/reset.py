@@ -108,7 +108,7 @@ def _forget(job: "Job", store: "Store") -> None:
     from bisync.core.states import NOT_STARTED
 
     now_ms = int(time.time() * 1000)
-    store.forget_checkpoints(job.name)
+    store.forget_job(job.name)
     store.enter_state(job.name, NOT_STARTED, "the job was reset", now_ms)
     store.add_event(job.name, now_ms, "info", "reset", "the job was reset; its next run begins with a new full copy")
 

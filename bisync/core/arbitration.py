@@ -15,7 +15,7 @@ import attrs
 
 from bisync.core.commands import EVERY_KEY, Write, commute, deletes, same_place
 from bisync.core.operation import Operation
-from bisync.core.pending import Pending, Place
+from bisync.core.pending import Pending, PendingWrites, Place
 from bisync.core.rules import LAST_WRITER, Rules
 
 Element = tuple[str, bytes]
@@ -76,6 +76,7 @@ class Arbiter:
         self._open: dict[Unit, Arbitration] = {}
         self._by_place: dict[Place, dict[Unit, Arbitration]] = {}
         self._waiting: list[Arbitration] = []  # those whose round must begin
+        self._opened: list[Arbitration] = []  # since the last `taint_pending`
         self._rounds: dict[int, Arbitration] = {}  # under way, by number
         self._numbers = 0
         self.found = 0  # arbitrations that a conflict began
@@ -205,6 +206,22 @@ class Arbiter:
         self._open[arbitration.unit] = arbitration
         self._by_place.setdefault(arbitration.unit.place, {})[arbitration.unit] = arbitration
         self._waiting.append(arbitration)
+        self._opened.append(arbitration)
+
+    def taint_pending(self, pending: Mapping[str, PendingWrites]) -> None:
+        """Taint what was computed from a key before it was known to be unequal.
+
+        After a restart one stream may be read far ahead of the other, so a write that read the key may be pending
+        before the conflict over the key is found.
+        """
+        while self._opened:
+            arbitration = self._opened.pop()
+            for site, writes in pending.items():
+                for write, operation in list(writes.reading(arbitration.unit.place)):
+                    for w in operation.footprint.writes:
+                        if not _is_wide(w):
+                            unit = Unit(w.database, w.key)
+                            self.arbitrate(unit, None, {site: write.start}, arbitration.authority)
 
     def _remove(self, arbitration: Arbitration) -> None:
         del self._open[arbitration.unit]

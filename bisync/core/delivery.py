@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import attrs
+from hiredis import ReplyError
 
 from bisync.core.actions import Action, Checkpoint, Notice, Send
 from bisync.core.channel import Channel
@@ -153,7 +154,7 @@ class Delivery:
             elif item.kind == "finish":
                 self.copying.finished = True
                 self.actions.append(Notice("info", "copied", f"the full copy of {channel.origin} is finished"))
-        if any(isinstance(r, Exception) for r in results):
+        if ReplyError in set(map(type, results)):
             self._failures(channel, flight, results)
         self.floors.commit(flight.tag.floors)
         self.actions.append(Checkpoint(channel.name, channel.tag))

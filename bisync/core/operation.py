@@ -6,8 +6,8 @@ import attrs
 
 from bisync.core import commands
 from bisync.core.actions import Notice
-from bisync.core.commands import EVERY_KEY, Crossing, Footprint, Row, Write
-from bisync.core.patterns import Scope
+from bisync.core.commands import EVERY_KEY, Crossing, Footprint, Row, Write, may_expire
+from bisync.core.patterns import OWN_PREFIX, Scope
 from bisync.core.resp import pack
 from bisync.core.rules import Rules
 from bisync.core.stream import Command
@@ -27,6 +27,13 @@ _WIPERS = frozenset((b"FLUSHALL", b"FLUSHDB", b"SWAPDB"))
 """Commands that may take the tag and the notes away."""
 
 _COPIED = (b"COPIED",)
+
+_PLAIN = frozenset(
+    row.name
+    for row in commands.ROWS
+    if row.keys == "1" and row.handling == "copied" and row.name != b"MOVE" and not may_expire(row.name)
+) | {b"SET"}
+"""Commands with one key that are copied as they came (of SET the shortest form), where every key and database is."""
 
 
 @attrs.define(slots=True, eq=False)
@@ -77,7 +84,7 @@ class Understanding:
         self._inward = _unmapped(scope) if forward else scope.inverted()
         self._outward = scope if forward else _unmapped(scope)
         self._maps = scope.databases is not None
-        self._everything = scope.everything
+        self._plain = scope.everything
 
     def __call__(self, command: Command, time_ms: int) -> Operation | Notice | None:
         """The operation; None where nothing is to be done; a Notice where the command is set aside.
@@ -87,6 +94,10 @@ class Understanding:
         """
         name = command.name
         row = commands.row(name)
+        if self._plain and name in _PLAIN and (name != b"SET" or len(command.args) == 3):
+            if command.args[1].startswith(OWN_PREFIX):
+                return None
+            return Operation(tuple(command.args), command.database, command.raw, command.database, row)
         if row is None:
             return self._refuse(command, "bisync does not know this command, nor which keys it writes")
         if row.handling == "control":

@@ -54,6 +54,7 @@ class Pair:
         self._own = (epoch, engine)
         self._actions: list[Action] = []
         self.channels = {x: _channel(rules, x, taken) for x in rules.origins}
+        self._pending = {x: channel.pending for x, channel in self.channels.items()}
         self._positions = dict.fromkeys(rules.sites, 0)
         self.arbiter = Arbiter(rules, self._positions)
         self.floors = Floors(taken.tags.values())
@@ -123,6 +124,7 @@ class Pair:
             entry = inbox[0]
             if self._is_own(entry.tag) and self.rounds.waits_for_copy(entry.tag.rounds):  # type: ignore[union-attr]
                 self._processed(channel, entry.start)
+                self._begin_rounds()
                 return
             inbox.popleft()
             self._processed(channel, entry.end)
@@ -131,6 +133,7 @@ class Pair:
             else:
                 self._client(channel, entry, now_ms)
         self._processed(channel, channel.reader.position.offset)
+        self._begin_rounds()
 
     def _processed(self, channel: Channel, offset: int) -> None:
         channel.processed = self._positions[channel.origin] = offset
@@ -156,7 +159,6 @@ class Pair:
             for number in tag.rounds:
                 self.rounds.came_back(channel.origin, number)
         self._try_finish()
-        self._begin_rounds()
 
     @staticmethod
     def _beat_read(channel: Channel, command: Command, now_ms: int) -> None:
@@ -179,6 +181,7 @@ class Pair:
 
     def _begin_rounds(self) -> None:
         """Not before both streams are read: the echo of a fence that is older than a snapshot would never be seen."""
+        self.arbiter.taint_pending(self._pending)
         if all(channel.reader is not None for channel in self.channels.values()):
             self.rounds.begin()
 
@@ -199,7 +202,6 @@ class Pair:
             item = Item("write", parts, size, clock, (entry.start, entry.database), now_ms, operations=len(parts))
             item.wipes = any(o.wipes for o in operations)
             channel.link.put(item)
-        self._begin_rounds()
 
     def _understood(self, channel: Channel, commands: Iterable[Command], time_ms: int, now_ms: int) -> list[Operation]:
         operations = []

@@ -96,6 +96,14 @@ class PendingWrites:
                     yield write, held
         yield from self._wide
 
+    def reading(self, place: Place) -> Iterator[tuple[Pending, Operation]]:
+        """Each pending operation whose outcome was computed from this key."""
+        while self._new:
+            self._index(self._new.popleft())
+        for write, operation in (*self._by_place.get(place, ()), *self._wide):
+            if place in operation.footprint.reads or EVERY_KEY in operation.footprint.reads:
+                yield write, operation
+
     def _index(self, write: Pending) -> None:
         for operation in write.operations:
             places = _places(operation)

@@ -11,16 +11,16 @@ Source: `replication.c` (`replicationFeedSlaves`), Redis 7.0.
 
 import attrs
 import hiredis
+from hiredis import pack_command
 
 from bisync.core.position import Position
-from bisync.core.resp import packed_length
 from bisync.core.tag import Tag
 from bisync.errors import BisyncError, StreamError
 
 _NO_DATA = frozenset((b"PING", b"REPLCONF"))
 
 
-@attrs.frozen(slots=True)
+@attrs.define(slots=True)
 class Command:
     """One command of a stream."""
 
@@ -30,7 +30,7 @@ class Command:
     raw: bytes  # its bytes in the stream
 
 
-@attrs.frozen(slots=True)
+@attrs.define(slots=True)
 class Entry:
     """What a server executed as one. `start` and `end` are offsets in bytes of the site's stream."""
 
@@ -39,6 +39,14 @@ class Entry:
     database: int  # selected at `start`
     commands: list[Command]  # without MULTI, EXEC, SELECT and the tag
     tag: Tag | None = None  # where this job's engine wrote it
+
+
+def _packed_again(args: object) -> bytes:
+    """The bytes that a command came as, if it was written in the shortest form; nothing where it is no command."""
+    try:
+        return pack_command(tuple(args))  # type: ignore[arg-type, no-any-return]
+    except TypeError:
+        return b""
 
 
 class StreamReader:
@@ -75,8 +83,8 @@ class StreamReader:
     def feed(self, data: bytes) -> list[Entry]:
         """The entries that these bytes complete."""
         entries: list[Entry] = []
-        parser, gets = self._parser, self._parser.gets
-        parser.feed(data)
+        gets = self._parser.gets
+        self._parser.feed(data)
         self._chunks.append(data)
         try:
             args = gets()
@@ -86,28 +94,24 @@ class StreamReader:
             buffer = b"".join(self._chunks) if len(self._chunks) > 1 else data
             at = 0
             while args is not None:
-                if type(args) is not list or not args or not all(type(a) is bytes for a in args):
-                    raise self._error(f"{str(args)[:60]!r} where a command should be")
-                end = at + packed_length(args)
-                self._take(args, buffer[at:end], entries)
-                at = end
-                if at < len(buffer) and buffer[at] != 42:  # the next command must begin with "*"
-                    raise self._error(f"{buffer[at : at + 20]!r} where a command should begin")
+                raw = _packed_again(args)
+                if len(raw) < 5 or not buffer.startswith(raw, at):
+                    raise self._error(f"{buffer[at : at + 40]!r} where a command in its shortest form should be")
+                self._take(args, raw, entries)
+                at += len(raw)
                 args = gets()
         except hiredis.ProtocolError as e:
             raise self._error(str(e)) from None
         except RecursionError:
             raise self._error("arrays nested too deep") from None
-        if at > len(buffer):
-            raise self._error("a command that is not written in the shortest form")
         self._chunks = [buffer[at:]] if at < len(buffer) else []
+        self._check_head()
         here = Position(self._replid, self._offset, self._database)
         self._settled = here if self._open is None else self._multi_start
         return entries
 
     def _check_head(self) -> None:
-        first = self._chunks[0][:1]
-        if first and first != b"*":
+        if self._chunks and self._chunks[0][:1] != b"*":
             raise self._error(f"{self._chunks[0][:20]!r} where a command should begin")
 
     def _error(self, what: str) -> StreamError:

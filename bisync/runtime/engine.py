@@ -75,10 +75,14 @@ class Engine:
         self._intakes: dict[str, Intake] = {}
         self._memory = self._remembered()
         self._life = self._new_life()
-        self._reporter = Reporter(self.rules, self._clock, os.getpid())
+        self._reporter = Reporter(self.rules, self._clock, os.getpid(), self._conflicts_so_far())
 
     def _warn(self, text: str) -> None:
         self._mirror.event(self._clock.now_ms(), "warning", "journal", text)
+
+    def _conflicts_so_far(self) -> int:
+        saved = self._store.report(self.job.name) if self._store else None
+        return int(saved[0].get("conflicts_total", 0)) if saved else 0
 
     def _remembered(self) -> Memory:
         """What the store's copy of the tags says; used only where a site has lost its tag."""
@@ -188,7 +192,7 @@ class Engine:
 
     def _fail(self, error: BisyncError) -> None:
         if isinstance(error, Superseded):
-            self._mirror.event(self._clock.now_ms(), "warning", "superseded", str(error))
+            self._mirror.event(self._clock.now_ms(), "warning", "superseded", str(error), logged=False)
             self._reporter.silent = True  # the report is the other engine's from here on
             return
         pair = self._life.pair
@@ -196,7 +200,7 @@ class Engine:
         state = before.get(self._reporter.state, states.FAILED)
         if pair is not None and pair.copying.finished:
             state = states.FAILED
-        self._mirror.event(self._clock.now_ms(), "error", state, str(error))
+        self._mirror.event(self._clock.now_ms(), "error", state, str(error), logged=False)
         self._enter(state, str(error))
 
     # -- beside the sync

@@ -40,9 +40,10 @@ class Mirror:
         """The job has entered a state."""
         self._states = [*self._states[-50:], (state, reason, at_ms)]
 
-    def event(self, at_ms: int, level: str, kind: str, text: str) -> None:
-        """Something a person may want to know later. Also goes to the log."""
-        getattr(log, level)(text, kind=kind, job=self._job.name)
+    def event(self, at_ms: int, level: str, kind: str, text: str, *, logged: bool = True) -> None:
+        """Something a person may want to know later. Also goes to the log, unless somebody else says it."""
+        if logged:
+            getattr(log, level)(text, kind=kind, job=self._job.name)
         self._events.append((at_ms, level, kind, text))
 
     def report(self, report: dict[str, Any], at_ms: int) -> None:

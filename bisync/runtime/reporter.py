@@ -29,11 +29,12 @@ class _Totals:
 class Reporter:
     """Makes reports of a life. `state` and `reason` are set by the engine."""
 
-    def __init__(self, rules: Rules, clock: WallClock, pid: int) -> None:
+    def __init__(self, rules: Rules, clock: WallClock, pid: int, conflicts: int) -> None:
+        """`conflicts`: how many earlier engines of the job have found."""
         self._rules, self._clock, self._pid = rules, clock, pid
         self._since_ms = clock.now_ms()
         self._totals = {x: _Totals() for x in rules.origins}
-        self._conflicts = self._epoch = 0
+        self._conflicts, self._epoch = conflicts, 0
         self._last: Report | None = None
         self._saved_s = 0.0
         self.state, self.reason = states.NOT_STARTED, ""

@@ -181,10 +181,12 @@ class Store:
         rows = self._run("SELECT tag FROM checkpoints WHERE job = ? AND channel = ?", job, channel)
         return rows[0][0] if rows else None
 
-    def forget_checkpoints(self, job: str) -> None:
-        """Remove the checkpoints of all channels of the job."""
+    def forget_job(self, job: str) -> None:
+        """Forget what the job was and how far it came. Its history of states and its events stay."""
         with self.transaction():
             self._run("DELETE FROM checkpoints WHERE job = ?", job)
+            self._run("DELETE FROM reports WHERE job = ?", job)
+            self._run("DELETE FROM jobs WHERE name = ?", job)
 
     # History
 

@@ -11,21 +11,28 @@ arrive, much later), another one takes the job. Nothing happens by itself, so a 
     assert pair.equal
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 import hiredis
 
-from bisync.core.actions import Notice, Send
+from bisync.core.actions import Checkpoint, Conflict, Notice, Send
+from bisync.core.delivery import RETRY_MS_MAX
 from bisync.core.pair import Pair
 from bisync.core.position import Position
+from bisync.core.rdb import String, Value
 from bisync.core.resp import EXEC, MULTI, pack, select
+from bisync.core.round import Notes
 from bisync.core.rules import Rules
 from bisync.core.snapshot import SnapshotKeys
+from bisync.core.stream import Entry, StreamReader
 from bisync.core.tag import Tag, open_key, tag_key
 from bisync.core.taking import Memory, Taking, read_notes
 from bisync.errors import BisyncError, Superseded, TagLost
 from bisync.testing.site import SimulatedConnection, SimulatedSite
+
+Held = tuple[str, object, int | None]
+"""A key's type, value, and Unix time of expiry in ms or None."""
 
 QUIET_STEPS_MAX = 20_000
 """A pair that is not drained after so many rounds never will be."""
@@ -48,21 +55,29 @@ class _Socket:
 
 
 class SimulatedPair:
-    """Two sites and an engine. Methods named after what happens; a step that cannot happen now does nothing."""
+    """Two sites and an engine. Methods named after what happens; a step that cannot happen now does nothing.
 
-    def __init__(self, rules: Rules) -> None:
+    `sites` gives sites that exist already, so that a second engine can be set upon those of another pair; `engine` is
+    then what tells the engines apart.
+    """
+
+    def __init__(self, rules: Rules, *, sites: dict[str, SimulatedSite] | None = None, engine: str = "engine") -> None:
         self.rules = rules
-        self.sites = {name: SimulatedSite(name) for name in rules.sites}
+        self.sites = sites or {name: SimulatedSite(name) for name in rules.sites}
         self.now_ms = self.sites[rules.source].now_ms
         self.pair: Pair | None = None  # None: no engine runs
         self.notices: list[Notice] = []
+        self.conflicts: list[Conflict] = []
         self.engines = 0
+        self.lives = 0
+        self.superseded: Superseded | None = None  # why no engine runs
+        self._name = engine
         self._memory = Memory()
         self._clients = {name: site.connect() for name, site in self.sites.items()}
         self._sockets: dict[str, _Socket] = {}  # by origin
         self._orphans: list[_Socket] = []  # of killed engines, with bytes that may still arrive
         self._cursors: dict[str, int] = {}
-        self._snapshot: Iterator[object] | None = None
+        self._snapshot: Iterator[String | Value] | None = None
         self._keys: SnapshotKeys | None = None
 
     def __repr__(self) -> str:
@@ -78,41 +93,83 @@ class SimulatedPair:
         return [parser.gets() for _ in range(len(wrapped) + 1)][1:]
 
     # -- the engine's life
-    def start(self) -> None:
-        """An engine takes the job. Without the memory of an earlier one, as after a kill."""
+    def start(self) -> bool:
+        """Another engine takes the job, knowing only what the store holds. False where a site refuses its tag."""
         self.kill()
         self.engines += 1
-        engine = f"engine{self.engines}"
-        self._memory = attrs.evolve(self._memory, epoch=0)  # what remains is the store's copy of the tags
-        self._sockets = {x: _Socket(self.sites[self.rules.other(x)].connect()) for x in self.rules.origins}
-        held = {self.rules.channel(x): self._watch(x) for x in self._sockets}
-        taking = Taking(self.rules, engine, self._memory, held)
-        for x in self._sockets:
-            self._replace(x, taking.tag(self.rules.channel(x)))
+        self._memory = Memory(tags=self._memory.tags)
+        return self._live()
+
+    def start_and_die(self) -> None:
+        """An engine is killed while it takes the job: it has written its tag at one site, and not at the other."""
+        self.kill()
+        self.engines += 1
+        self._memory = Memory(tags=self._memory.tags)
+        self._connect()
+        taking = self._taking()
+        x = self.rules.origins[0]
+        self._replace(x, taking.tag(self.rules.channel(x)))
+        self._sockets = {}
+
+    def reconnect(self) -> bool:
+        """The engine's connections break: its next life remembers this one. False where a site refuses its tag."""
+        if self.pair is None:
+            return False
+        self._remember(self.pair)
+        self.kill()
+        return self._live()
+
+    def _live(self) -> bool:
+        """Take the job, and read on from the floors."""
+        self.lives += 1
+        self._connect()
+        try:
+            taking = self._taking()
+            taking.check_owner()
+        except Superseded as e:
+            self.superseded = e
+            return False
+        if not all([self._replace(x, taking.tag(self.rules.channel(x))) for x in self._sockets]):
+            self._sockets = {}
+            return False
         notes = {self.rules.other(x): self._read_notes(x) for x in self._sockets}
-        self.pair = Pair(self.rules, taking.epoch, engine, taking.believed(notes))
-        self._cursors, self._snapshot, self._keys = {}, None, None
+        self.pair = Pair(self.rules, taking.epoch, self._engine, taking.believed(notes))
+        self.superseded = None
         if self.rules.bidirectional:
             self._attach(self.rules.target)
         if self.pair.copying.finished:
             self._attach(self.rules.source)
+        return True
+
+    @property
+    def _engine(self) -> str:
+        return f"{self._name}{self.engines}"
+
+    def _connect(self) -> None:
+        self._sockets = {x: _Socket(self.sites[self.rules.other(x)].connect()) for x in self.rules.origins}
+        self._cursors, self._snapshot, self._keys = {}, None, None
+
+    def _taking(self) -> Taking:
+        held = {self.rules.channel(x): self._watch(x) for x in self._sockets}
+        return Taking(self.rules, self._engine, self._memory, held)
 
     def _watch(self, x: str) -> Tag | None:
         key = tag_key(self.rules.job, self.rules.channel(x))
         *_, held = self._sockets[x].ask(select(0), pack(b"WATCH", key), pack(b"GET", key))
         return Tag.decode(held) if isinstance(held, bytes) else None
 
-    def _replace(self, x: str, tag: Tag) -> None:
+    def _replace(self, x: str, tag: Tag) -> bool:
         key = tag_key(self.rules.job, self.rules.channel(x))
         asked = self._sockets[x].ask(
             MULTI, pack(b"SET", key, tag.encode()), EXEC, select(0), pack(b"WATCH", key), pack(b"GET", key)
         )
         assert asked[2] is not None, "nothing else runs while an engine takes the job"
+        return isinstance(asked[2], list)
 
-    def _read_notes(self, x: str) -> "dict[object, object]":
+    def _read_notes(self, x: str) -> Notes:
         (reply,) = self._sockets[x].ask(pack(b"HGETALL", open_key(self.rules.job)))
         assert isinstance(reply, list)
-        return read_notes(reply)  # type: ignore[return-value]
+        return read_notes(reply)
 
     def _attach(self, x: str) -> None:
         assert self.pair is not None
@@ -124,6 +181,10 @@ class SimulatedPair:
         self.pair.attach(x, floor)
         self._cursors[x] = floor.offset
         self._collect()
+
+    def _remember(self, pair: Pair) -> None:
+        notes = {site: dict(notes) for site, notes in pair.rounds.notes.items()}
+        self._memory = Memory(pair.epoch, self._engine, self._memory.tags, notes)
 
     def kill(self) -> None:
         """The engine is gone. What it had sent and no server has read yet may still arrive."""
@@ -150,37 +211,41 @@ class SimulatedPair:
         return True
 
     def _copy(self, size: int) -> bool:
-        """One step of the full copy: hold the reverse channel, take the snapshot, hand in some keys, end."""
+        """One step of the full copy: take the snapshot, hand in some keys, end."""
         pair = self.pair
         assert pair is not None
-        source, target = self.rules.sites
         if self._snapshot is None:
-            if self.rules.bidirectional:
-                pair.hold(target, True)
-                if pair.channels[target].link.in_flight:
-                    return False
-            site = self.sites[source]
-            self._snapshot = iter(site.snapshot())
-            held = any(not k.startswith(b"bisync:") for _, k in self.sites[target].dataset())
-            self._keys = SnapshotKeys(self.rules, remember=held)
-            pair.snapshot_taken(Position(site.replid, site.offset))
-            self._cursors[source] = site.offset
-            if self.rules.bidirectional:
-                pair.hold(target, False)
-            self._guarded(lambda p: p.tick(self.now_ms))
-            return True
-        if pair.copying.ended:
+            return self._take_snapshot(pair)
+        if pair.copying.ended or pair.copy_waits():
             return False
         assert self._keys is not None
         items = [item for _, item in zip(range(max(1, size // 50)), self._snapshot)]
         if items:
-            copied = [key for item in items for key in self._keys.copied(item)]  # type: ignore[arg-type]
+            copied = [key for item in items for key in self._keys.copied(item)]
             self._guarded(lambda p: p.copied(copied, self.now_ms))
-        else:
-            stale = [self._keys.stale(*place) for place in sorted(self.sites[target].dataset())]
-            gone = [key for key in stale if key is not None] if self._keys.remember else []
+            return True
+        if self._keys.remember:
+            places = sorted(self.dataset(self.rules.target))
+            gone = [key for place in places if (key := self._keys.stale(*place)) is not None]
             self._guarded(lambda p: p.copied(gone, self.now_ms))
-            self._guarded(lambda p: p.snapshot_ended(self.now_ms))
+        self._guarded(lambda p: p.snapshot_ended(self.now_ms))
+        return True
+
+    def _take_snapshot(self, pair: Pair) -> bool:
+        """While the snapshot is taken nothing may be under way to the source."""
+        source, target = self.rules.sites
+        if self.rules.bidirectional:
+            pair.hold(target, True)
+            if pair.channels[target].link.in_flight:
+                return False
+        site = self.sites[source]
+        self._snapshot = iter(site.snapshot())
+        self._keys = SnapshotKeys(self.rules, remember=bool(self.dataset(target)))
+        pair.snapshot_taken(Position(site.replid, site.offset))
+        self._cursors[source] = site.offset
+        if self.rules.bidirectional:
+            pair.hold(target, False)
+        self._guarded(lambda p: p.tick(self.now_ms))
         return True
 
     def deliver(self, x: str) -> bool:
@@ -204,13 +269,13 @@ class SimulatedPair:
         self._guarded(lambda pair: pair.answered(x, replies, self.now_ms))
         return True
 
-    def orphan(self) -> bool:
-        """A server reads what a killed engine left in a socket."""
+    def orphan(self, size: int | None = None) -> bool:
+        """A server reads what a killed engine left in a socket: all of it, or its first bytes only."""
         if not self._orphans:
             return False
         socket = self._orphans.pop(0)
-        for data, _ in socket.sent:
-            socket.connection.execute(data)
+        socket.connection.execute(b"".join(data for data, _ in socket.sent)[:size])
+        socket.connection.close()
         return True
 
     def pass_time(self, ms: int) -> None:
@@ -220,49 +285,76 @@ class SimulatedPair:
             site.now_ms += ms
         self._guarded(lambda pair: pair.tick(self.now_ms))
 
-    def _guarded(self, step: "object") -> None:
+    def _guarded(self, step: Callable[[Pair], None]) -> None:
         """Run a step of the core; a life that ends begins again, as an engine's does."""
         if self.pair is None:
             return
         try:
-            step(self.pair)  # type: ignore[operator]
+            step(self.pair)
             self._collect()
         except TagLost:
-            self._memory = attrs.evolve(self._memory, notes=dict(self.pair.rounds.notes))
-            self.start()
-        except Superseded:
-            self.pair = None
+            self.reconnect()
+        except Superseded as e:
+            self.pair, self.superseded = None, e
 
     def _collect(self) -> None:
         assert self.pair is not None
         for action in self.pair.take_actions():
-            if isinstance(action, Send):
-                self._sockets[action.origin].sent.append((action.payload, action.replies))
-            elif isinstance(action, Notice):
-                self.notices.append(action)
-            elif hasattr(action, "tag"):
-                tags = {**self._memory.tags, action.channel: Tag.decode(action.tag)}
-                self._memory = attrs.evolve(self._memory, tags=tags)
+            match action:
+                case Send():
+                    self._sockets[action.origin].sent.append((action.payload, action.replies))
+                case Notice():
+                    self.notices.append(action)
+                case Conflict():
+                    self.conflicts.append(action)
+                case Checkpoint():
+                    tags = {**self._memory.tags, action.channel: Tag.decode(action.tag)}
+                    self._memory = attrs.evolve(self._memory, tags=tags)
 
     # -- the end
     def drain(self) -> None:
-        """Let everything run until nothing more happens. Raises BisyncError where that never comes."""
-        if self.pair is None:
-            self.start()
+        """Let everything run until nothing more happens. The sites must take writes.
+
+        Raises BisyncError where that never comes, Superseded where another engine has taken the job.
+        """
         while self.orphan():
             pass
+        if self.pair is None and not self.start():
+            raise self.superseded or BisyncError(f"{self!r}: a site refuses the tag")
         for _ in range(QUIET_STEPS_MAX):
-            if not any([self.read(x, 1 << 16) | self.deliver(x) | self.answer(x) for x in self.rules.origins]):
+            if any([self.read(x, 1 << 16) | self.deliver(x) | self.answer(x) for x in self.rules.origins]):
+                continue
+            if self.pair is None:
+                raise self.superseded or BisyncError(f"{self!r} could not go on")
+            if all(c.link.idle for c in self.pair.channels.values()):
                 return
+            self.pass_time(RETRY_MS_MAX)  # a refused transaction waits for its time
         raise BisyncError(f"{self!r} is never quiet")
 
     @property
     def equal(self) -> bool:
-        """Do both sites hold the same?"""
-        held = [site.dataset() for site in self.sites.values()]
-        return held[0] == held[1]
+        """Do both sites hold the same, as far as the job copies it?"""
+        source, target = self.rules.sites
+        return self.dataset(source) == self.dataset(target)
 
-    def differences(self) -> "Iterable[tuple[object, object, object]]":
+    def dataset(self, site: str) -> dict[tuple[int, bytes], Held]:
+        """What clients see of the keys that the job copies; databases as the source numbers them."""
+        scope = self.rules.scope
+        home = scope.inverted() if site == self.rules.target else scope
+        found = {}
+        for (database, key), held in self.sites[site].dataset().items():
+            number = database if site == self.rules.source else home.target_database(database)
+            if number is not None and scope.holds(number, key):
+                found[number, key] = held
+        return found
+
+    def differences(self) -> list[tuple[tuple[int, bytes], Held | None, Held | None]]:
         """The keys that are not equal, with what each site holds."""
-        a, b = (site.dataset() for site in self.sites.values())
+        a, b = (self.dataset(site) for site in self.rules.sites)
         return [(k, a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+
+    def entries(self, site: str) -> list[Entry]:
+        """Everything in a site's stream, cut into what was executed as one; what the engine wrote has its tag."""
+        held = self.sites[site]
+        own = tag_key(self.rules.job, self.rules.channel(self.rules.other(site)))
+        return StreamReader(Position(held.replid, held.stream_start), own).feed(bytes(held.stream))

@@ -99,6 +99,13 @@ def test_a_snapshot_has_every_key_as_the_rdb_reader_hands_it_out() -> None:
     assert load(third.payload) == [b"a", b"b"]
 
 
+def test_equal_sets_have_equal_payloads_whatever_came_first() -> None:
+    connection = SimulatedSite().connect()
+    _write(connection, "SADD u a b", "SADD w b a", "ZADD y 1 a 2 b", "ZADD z 2 b 1 a")
+    assert _write(connection, "DUMP u") == _write(connection, "DUMP w")
+    assert _write(connection, "DUMP y") == _write(connection, "DUMP z")
+
+
 @given(commands=st.lists(client_commands(keys(3), popping=True, wiping=True), max_size=30))
 def test_a_run_can_be_repeated_exactly(commands: list[tuple[bytes, ...]]) -> None:
     packed = b"".join(map(pack_command, commands))

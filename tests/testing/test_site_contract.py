@@ -258,8 +258,10 @@ def test_a_key_that_expired_is_deleted_when_it_is_asked_for(
 
 def test_a_key_may_expire_inside_a_transaction(site: Simulated | Real) -> None:
     ask = Talk(site)
-    assert ask("SET k v PXAT 5", "MULTI", "SET q v", "SELECT 1", "SET q w", "SELECT 0", "GET k", "EXEC")
-    assert _stream(site)[2:] == ["MULTI", "SET q v", "SELECT 1", "SET q w", "SELECT 0", "DEL k", "EXEC"]
+    ask("SET k v PXAT 5", "SELECT 1", "SET q v")
+    site.new_stream()
+    assert ask("MULTI", "SELECT 0", "SET q v", "GET k", "SELECT 2", "SET q w", "GET q", "EXEC")
+    assert _stream(site) == ["SELECT 0", "MULTI", "SET q v", "DEL k", "SELECT 2", "SET q w", "EXEC"]
 
 
 def test_the_timer_deletes_expired_keys_one_by_one(site: Simulated | Real) -> None:
@@ -338,6 +340,16 @@ def test_a_connections_own_write_touches_what_it_watches_and_unwatch_ends_that(s
     assert ask("WATCH k", "SET k v", "UNWATCH", "MULTI", "EXEC") == []
     assert ask("WATCH k", "MULTI", "DISCARD", "SET k v", "MULTI", "EXEC") == []
     assert ask("SELECT 1", "WATCH k", "SELECT 0", "SET k v", "MULTI", "EXEC") == []  # another database's
+
+
+def test_a_swap_touches_watches_in_both_databases(site: Simulated | Real) -> None:
+    ask, other = Talk(site), Talk(site)
+    ask("SET k v", "SET e v PXAT 5", "SELECT 1", "WATCH k")
+    other("SWAPDB 0 1")
+    assert ask("MULTI", "EXEC") is None
+    ask("SELECT 0", "WATCH e", "SELECT 1")  # e is in database 1 now: it was absent, and an expired key is absent too
+    other("SWAPDB 1 0", "GET e")
+    assert ask("MULTI", "EXEC") == []
 
 
 def test_a_mistake_while_queueing_discards_the_transaction(site: Simulated | Real) -> None:

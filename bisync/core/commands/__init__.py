@@ -11,7 +11,7 @@ as bytes, the name first and in any case, and stands in a numbered database.
 
 from bisync.core.commands.commuting import commute, deletes
 from bisync.core.commands.document import document
-from bisync.core.commands.expiry import absolute_expiry
+from bisync.core.commands.expiry import absolute_expiry, may_expire
 from bisync.core.commands.keys import Args
 from bisync.core.commands.places import EVERY_KEY, TTL, Footprint, Write, same_place
 from bisync.core.commands.scope import Crossing, Restricted, ScopeLike, restrict
@@ -36,6 +36,7 @@ __all__ = [
     "key_positions",
     "known",
     "known_row",
+    "may_expire",
     "normalise",
     "restrict",
     "row",

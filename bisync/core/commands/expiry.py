@@ -34,6 +34,11 @@ def absolute_expiry(args: Args, time_ms: int) -> Args:
         return args
 
 
+def may_expire(name: bytes) -> bool:
+    """Is there a form of the command (its name in capitals) that `absolute_expiry` changes?"""
+    return name in _CONVERTERS
+
+
 def _moment(value: bytes, unit_ms: int, relative: bool, time_ms: int) -> bytes:
     return b"%d" % (int(value) * unit_ms + (time_ms if relative else 0))
 
