@@ -57,7 +57,7 @@ def _run(job: "Job") -> None:
         if sys.stderr.isatty():
             progress = stack.enter_context(CopyBar())
         engine = Engine(job, precheck=functools.partial(check_first, job), progress=progress)
-        # Writes wait by the ten thousand and hold no cycles: looking for garbage among them costs a quarter of the speed.
+        # Writes wait by the ten thousand and hold no cycles: looking for garbage there costs a quarter of the speed.
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         trio.run(engine.run)

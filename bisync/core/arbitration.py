@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from bisync.core.commands import EVERY_KEY, Write, commute, deletes, same_place
+from bisync.core.commands import EVERY_KEY, TTL, Write, commute, deletes, same_place
 from bisync.core.operation import Operation
 from bisync.core.pending import Pending, PendingWrites, Place
 from bisync.core.rules import LAST_WRITER, Rules
@@ -105,12 +105,11 @@ class Arbiter:
         for pending, held in theirs:
             if mine.concurrent(pending) and not commute(op.args, op.database, held.args, held.database):
                 units = _units_in_doubt(op, held)
-                if not units:
-                    names = f"{op.args[0].decode()} at {site} and {held.args[0].decode()} at the other site"
-                    self.unsettled.append(f"{names} crossed, and which keys they left unequal cannot be told")
-                else:
+                if units:
                     contested = pending.contested = True
                     self._settle(site, mine, op, pending, held, units)
+                else:
+                    self._settle_elsewhere(site, mine, op, pending, held)
         return contested
 
     def _settle(
@@ -121,6 +120,21 @@ class Arbiter:
         winner = ours if self._beats(ours, across) else across
         for unit in units:
             self.arbitrate(unit, winner, {site: mine.start, other: pending.start})
+
+    def _settle_elsewhere(self, site: str, mine: Pending, op: Operation, pending: Pending, held: Operation) -> None:
+        """Two operations that do not commute, though they touch no place in common.
+
+        One may have removed the last element of a key: then the key's time to live went with it at one site only. No
+        write of a client's is lost by that, so it counts as no conflict.
+        """
+        other = self._rules.other(site)
+        low = {site: mine.start, other: pending.start}
+        shared = set(op.written) & set(held.written)
+        for database, key in shared:
+            self.arbitrate(Unit(database, key, TTL), None, low, self._rules.source)
+        if not shared:
+            names = f"{op.args[0].decode()} at {site} and {held.args[0].decode()} at {other}"
+            self.unsettled.append(f"{names} crossed, and which keys they left unequal cannot be told")
 
     def taint(self, site: str, mine: Pending, op: Operation) -> None:
         """A write computed from a key that is still unequal is itself unequal: arbitrate what it writes too."""

@@ -22,7 +22,7 @@ class Counters:
 
 @attrs.define(eq=False)
 class Channel:
-    """The state of one direction. The origin's pending writes are here; what they meet is across, in the other channel."""
+    """The state of one direction. The origin's pending writes are here; what they meet is in the other channel."""
 
     name: str  # forward or reverse
     origin: str  # the site that it reads

@@ -133,7 +133,8 @@ class Delivery:
         tag = Tag.decode(held)
         if (tag.epoch, tag.engine) > (self.epoch, self.engine):
             raise Superseded(
-                f"engine {tag.engine} has taken the job {self.rules.job} (epoch {tag.epoch}, this one had {self.epoch})",
+                f"engine {tag.engine} has taken the job {self.rules.job}",
+                why=f"its epoch is {tag.epoch}, and this one had {self.epoch}",
                 hint="nothing: that engine goes on. Stop it first if this one should run",
             )
         raise TagLost(f"{what} is an older one", why="a SWAPDB or a RESTORE at that site")

@@ -83,7 +83,7 @@ class Rounds:
             raise BisyncError(
                 "a key that both sites wrote cannot be restored at the other site",
                 why=str(error),
-                hint="do both servers have the same version? RESTORE needs a target that knows the source's RDB version",
+                hint="do both servers have the same version? RESTORE needs a target that knows the RDB version",
             )
 
     def came_back(self, x: str, number: int) -> None:

@@ -9,7 +9,7 @@ import attrs
 
 from bisync.core.link import Part
 from bisync.core.pair import CopiedKey
-from bisync.core.rdb import DatabaseSize, Function, Item, RdbReader, String, Value
+from bisync.core.rdb import Function, Item, RdbReader, String, Value
 from bisync.core.resp import pack
 from bisync.core.rules import Rules
 

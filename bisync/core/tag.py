@@ -31,7 +31,10 @@ def open_key(job: str) -> bytes:
 
 @attrs.frozen(slots=True)
 class Tag:
-    """What the tag says; its key says of which channel. `floors` are the places from which a starting engine reads each site's stream."""
+    """What the tag says; its key says of which channel.
+
+    `floors` are the places from which a starting engine reads each site's stream.
+    """
 
     job: str
     epoch: int  # grows with each life of each engine; the highest one owns the job

@@ -51,8 +51,8 @@ class Taking:
         for tag in self.held.values() if self.memory.epoch else ():
             if tag is not None and tag.engine != self.engine and tag.epoch > self.memory.epoch:
                 raise Superseded(
-                    f"engine {tag.engine} has taken the job {self.rules.job} "
-                    f"(epoch {tag.epoch}, this one had {self.memory.epoch})",
+                    f"engine {tag.engine} has taken the job {self.rules.job}",
+                    why=f"its epoch is {tag.epoch}, and this one had {self.memory.epoch}",
                     hint="nothing: that engine goes on. Stop it first if this one should run",
                 )
 

@@ -25,7 +25,7 @@ PAUSE_S_MIN = 0.05
 
 
 class Intake:
-    """Reads one site's stream. Its reader runs in the engine's nursery; `grown` is called when there is more to read."""
+    """Reads one site's stream. Its reader runs in the engine's nursery; it calls `grown` when there is more to read."""
 
     def __init__(
         self, site: Site, journal: Journal, nursery: trio.Nursery, timeout_s: float, pause_s_max: float
@@ -43,8 +43,11 @@ class Intake:
 
     # -- what a life asks for; each returns when the reader stands, and raises SiteError or HistoryGap where it cannot
     async def resume(self, floor: Position) -> Position:
-        """Make sure that the stream can be read from the floor on. The floor, under its history's present name."""
-        if self._scope is None or self.error is not None or not self.journal.covers(floor):
+        """Make sure that the stream can be read from the floor on. The floor, under its history's present name.
+
+        A reader that is away connects anew: only then it is known that the site still has its history.
+        """
+        if self._scope is None or self.away or self.error is not None or not self.journal.covers(floor):
             self._stop()
             self.journal.recover(floor)
             await self._nursery.start(self._keep_reading, None)

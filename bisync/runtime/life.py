@@ -91,23 +91,25 @@ class Life:
     async def _attach_all(self, nursery: trio.Nursery) -> None:
         """First the reverse channel, so that writes made during the copy are not missed."""
         assert self.pair is not None
-        if self.rules.bidirectional:
-            await self._follow(self.rules.target)
-        elif self.job.engine.heartbeat_ms:
+        if not self.rules.bidirectional and self.job.engine.heartbeat_ms:
             nursery.start_soon(beat_at_source, self)
         if self.pair.copying.finished:
-            await self._follow(self.rules.source)
+            # all stand before one is handed in: nothing may be applied at a site whose history is lost
+            for x, position in [(x, await self._place(x)) for x in self.rules.origins]:
+                self._begin(x, position)
             self.following = True
         else:
+            if self.rules.bidirectional:
+                self._begin(self.rules.target, await self._place(self.rules.target))
             await self._copy()
 
     # -- reading
-    async def _follow(self, x: str) -> None:
-        """Read a site's stream from its floor, or anew where it has none."""
+    async def _place(self, x: str) -> Position:
+        """Where reading of a site's stream begins: at its floor, or anew where it has none. Its intake stands there."""
         assert self.pair is not None
         floor = self.pair.floors.now().get(x)
         intake = self.intakes[x]
-        self._begin(x, await intake.begin() if floor is None else await intake.resume(floor))
+        return await intake.begin() if floor is None else await intake.resume(floor)
 
     def _begin(self, x: str, position: Position) -> None:
         assert self.pair is not None
@@ -256,7 +258,7 @@ class Life:
                 await self._perform()
 
     async def _hold_reverse(self, held: bool) -> None:
-        """While the snapshot is taken nothing of ours may be under way to the source: then its clock is known exactly."""
+        """While the snapshot is taken nothing of ours may be on its way to the source: so its clock is known."""
         assert self.pair is not None
         reverse = self.pair.channels.get(self.rules.target)
         if reverse is None:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import pathlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import trio
 

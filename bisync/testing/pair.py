@@ -71,7 +71,7 @@ class SimulatedPair:
         self.engines = 0
         self.lives = 0
         self.superseded: Superseded | None = None  # why no engine runs
-        self._name = engine
+        self._name, self._epoch = engine, 0
         self._memory = Memory()
         self._clients = {name: site.connect() for name, site in self.sites.items()}
         self._sockets: dict[str, _Socket] = {}  # by origin
@@ -133,6 +133,7 @@ class SimulatedPair:
             self._sockets = {}
             return False
         notes = {self.rules.other(x): self._read_notes(x) for x in self._sockets}
+        self._epoch = taking.epoch
         self.pair = Pair(self.rules, taking.epoch, self._engine, taking.believed(notes))
         self.superseded = None
         if self.rules.bidirectional:
@@ -184,12 +185,15 @@ class SimulatedPair:
 
     def _remember(self, pair: Pair) -> None:
         notes = {site: dict(notes) for site, notes in pair.rounds.notes.items()}
-        self._memory = Memory(pair.epoch, self._engine, self._memory.tags, notes)
+        self._memory = Memory(self._epoch, self._engine, self._memory.tags, notes)
 
     def kill(self) -> None:
         """The engine is gone. What it had sent and no server has read yet may still arrive."""
-        if self.pair is not None:
-            self._orphans += [s for s in self._sockets.values() if s.sent]
+        for socket in self._sockets.values():
+            if socket.sent:
+                self._orphans.append(socket)
+            else:
+                socket.connection.close()
         self.pair, self._sockets = None, {}
 
     # -- steps
@@ -327,7 +331,9 @@ class SimulatedPair:
             if self.pair is None:
                 raise self.superseded or BisyncError(f"{self!r} could not go on")
             if all(c.link.idle for c in self.pair.channels.values()):
-                return
+                if self.pair.copying.finished:
+                    return
+                raise BisyncError(f"{self!r}: the full copy is never finished")
             self.pass_time(RETRY_MS_MAX)  # a refused transaction waits for its time
         raise BisyncError(f"{self!r} is never quiet")
 

@@ -98,7 +98,8 @@ class LocalServer:
 
     def client(self, db: int = 0, **options: object) -> "redis.Redis":
         """A redis-py client for database `db`."""
-        return redis.Redis(**{"port": self.port, "db": db, "socket_timeout": 30, "protocol": 2, **options})  # type: ignore[arg-type]
+        chosen = {"host": "127.0.0.1", "port": self.port, "db": db, "socket_timeout": 30, "protocol": 2, **options}
+        return redis.Redis(**chosen)  # type: ignore[arg-type]
 
     @property
     def replication_offset(self) -> int:

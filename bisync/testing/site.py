@@ -240,11 +240,10 @@ class SimulatedConnection:
         return None
 
     def _refused(self, name: bytes, text: bytes) -> bytes:
-        if self._queue is not None:
-            self._abort = True
-            if name == b"EXEC":
-                self._discard()
-                return error(b"EXECABORT Transaction discarded because of: " + text)
+        if name == b"EXEC":
+            self._discard()
+            return error(b"EXECABORT Transaction discarded because of: " + text.removeprefix(b"ERR "))
+        self._abort = self._queue is not None
         return error(text)
 
     def _run(self, command: Command, args: Sequence[bytes]) -> bytes:

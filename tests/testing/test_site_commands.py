@@ -18,7 +18,7 @@ STATES = {
     "missing": "",
     "number": "SET # 5",
     "text": f"SET # text PXAT {FAR}",
-    "empty": "APPEND # ",
+    "empty": "APPEND # ''",
     "expired": "SET # 5 PXAT 5",
     "list": f"RPUSH # a b a c a b|PEXPIREAT # {FAR}",
     "set": "SADD # a b c",
@@ -27,196 +27,50 @@ STATES = {
 }
 """Commands that make a key, written as #."""
 
-ONE_KEY = [
-    *("GET k", "STRLEN k", "GETDEL k", "GETSET k v", "SETNX k v", "APPEND k w", "APPEND k ", "EXISTS k k", "TYPE k"),
-    *(
-        "SET k v",
-        "SET k v NX",
-        "SET k v XX",
-        "SET k v KEEPTTL",
-        "SET k v GET",
-        "SET k v NX GET",
-        "SET k v XX GET KEEPTTL",
-    ),
-    *(
-        f"SET k v PXAT {FAR}",
-        f"SET k v GET PXAT {FAR}",
-        "SET k v NX EXAT 4000000000",
-        "SET k v PXAT 5 NX",
-        "SET k v XX EXAT 1",
-    ),
-    *("SET k v EX 5 KEEPTTL", "SET k v PX x", "SET k v EX -5", "SET k v NX XX", "SET k v EX 1 PX 1", "SETEX k 0 v"),
-    *("SETRANGE k 0 w", "SETRANGE k 8 w", "SETRANGE k 0 ", "SETRANGE k 600000000 w", "INCR k", "DECR k", "INCRBY k 7"),
-    *("INCRBY k x", "DECRBY k 7", "INCRBY k 9223372036854775807", "INCRBYFLOAT k 0.1", "INCRBYFLOAT k -inf"),
-    *("MSET k v", "MSET k v k w", "MSETNX k v", "MSETNX k v k w", "MSET k v k", "MGET k none"),
-    *("PERSIST k", "PEXPIRETIME k", f"PEXPIREAT k {FAR}", f"PEXPIREAT k {FARTHER} NX", f"PEXPIREAT k {FARTHER} XX"),
-    *(
-        f"PEXPIREAT k {FAR} GT",
-        f"PEXPIREAT k {FARTHER} GT",
-        f"PEXPIREAT k {FAR} LT",
-        "PEXPIREAT k 4 LT",
-        "EXPIREAT k 1",
-    ),
-    *(
-        "EXPIREAT k 4000000000",
-        "EXPIRE k -1",
-        "PEXPIRE k -1 GT",
-        "EXPIRE k 5 NX GT",
-        "EXPIRE k 5 GT LT",
-        "EXPIRE k 5 Q",
-    ),
-    *("EXPIREAT k 9999999999999999999", "EXPIREAT k 9223372036854775", "EXPIREAT k 9223372036854776", "PTTL none"),
-    *(
-        "LPUSH k x y",
-        "RPUSH k x y",
-        "LPUSHX k x",
-        "RPUSHX k x y",
-        "LPOP k",
-        "RPOP k",
-        "LPOP k 2",
-        "RPOP k 9",
-        "LPOP k 0",
-    ),
-    *(
-        "LLEN k",
-        "LRANGE k 1 -2",
-        "LRANGE k -9 9",
-        "LRANGE k 3 1",
-        "LSET k 1 x",
-        "LSET k -6 x",
-        "LSET k 6 x",
-        "LSET k z x",
-    ),
-    *(
-        "LREM k 0 a",
-        "LREM k 2 a",
-        "LREM k -1 a",
-        "LREM k -2 b",
-        "LREM k 0 x",
-        "LTRIM k 1 2",
-        "LTRIM k -2 -1",
-        "LTRIM k 0 -1",
-    ),
-    *("LTRIM k 4 2", "LTRIM k -99 99", "LTRIM k z 1", "LRANGE k 0 z", "LPOP k -1", "RPOP k 1 1"),
-    *("LINSERT k BEFORE a x", "LINSERT k AFTER b x", "LINSERT k AFTER none x", "LINSERT k NEXT a x"),
-    *(
-        "SADD k a x",
-        "SADD k a",
-        "SREM k a x",
-        "SREM k x",
-        "SREM k a b c",
-        "SCARD k",
-        "SISMEMBER k a",
-        "SPOP k 9",
-        "SPOP k 0",
-    ),
-    *(
-        "SPOP k -1",
-        "HSET k a 6 c 7",
-        "HSET k a 5",
-        "HSET k a",
-        "HMSET k a 6",
-        "HSETNX k a 9",
-        "HSETNX k z 9",
-        "HDEL k a z",
-    ),
-    *("HDEL k z", "HDEL k a b", "HINCRBY k a 2", "HINCRBY k b 2", "HINCRBY k z 2", "HINCRBY k a 9223372036854775807"),
-    *(
-        "HINCRBYFLOAT k a 0.5",
-        "HINCRBYFLOAT k b 0.5",
-        "HINCRBYFLOAT k z x",
-        "HGET k a",
-        "HGET k z",
-        "HLEN k",
-        "HGETALL k",
-    ),
-    *(
-        "ZADD k 2 a 3 z",
-        "ZADD k 1 a",
-        "ZADD k NX 9 a 9 z",
-        "ZADD k XX 9 a 9 z",
-        "ZADD k GT 0 a 9 b",
-        "ZADD k LT CH 0 a 9 b",
-    ),
-    *(
-        "ZADD k GT CH 9 z",
-        "ZADD k INCR 2 a",
-        "ZADD k NX INCR 2 a",
-        "ZADD k XX INCR 2 z",
-        "ZADD k GT INCR -1 a",
-        "ZADD k x a",
-    ),
-    *(
-        "ZADD k NX XX 1 a",
-        "ZADD k NX LT 1 a",
-        "ZADD k GT LT 1 a",
-        "ZADD k INCR 1 a 1 b",
-        "ZADD k 1",
-        "ZADD k NX 1",
-        "ZADD k nan a",
-    ),
-    *("ZADD k -0 a -0 z", "ZADD k 0x10 a", "ZADD k CH XX 1 a", "ZINCRBY k 0 a", "ZINCRBY k +inf e", "ZINCRBY k 1.5 z"),
-    *(
-        "ZADD k 5 z 6 z",
-        "ZADD k NX 5 z 6 z",
-        "ZREM k a z",
-        "ZREM k z",
-        "ZREM k a b c d e",
-        "ZCARD k",
-        "ZSCORE k a",
-        "ZSCORE k z",
-    ),
-    *(
-        "ZRANGE k 0 -1",
-        "ZRANGE k 1 2 WITHSCORES",
-        "ZRANGE k 3 1",
-        "ZRANGE k z 1",
-        "ZPOPMIN k",
-        "ZPOPMAX k 2",
-        "ZPOPMIN k 0",
-    ),
-    *(
-        "ZPOPMAX k 9",
-        "ZPOPMIN k -1",
-        "DEL k",
-        "UNLINK k none k",
-        "RENAME k k",
-        "RENAMENX k k",
-        "COPY k k",
-        "COPY k k DB 1",
-    ),
-    *("COPY k q DB 16", "COPY k q DB x", "COPY k q SOON", "DUMP none", "FLUSHDB", "FLUSHALL ASYNC", "FLUSHALL SOON"),
-    *(
-        "SWAPDB 0 1",
-        "SWAPDB 1 1",
-        "SWAPDB 0 16",
-        "SWAPDB x 0",
-        "SWAPDB 0 x",
-        "DBSIZE",
-        "SELECT 1",
-        "SELECT -1",
-        "SELECT x",
-    ),
-    *(
-        "PUBLISH k v",
-        "PING",
-        "PING k",
-        "PING k v",
-        "RESTORE k x y",
-        "RESTORE k -1 y",
-        "RESTORE k 0 y REPLACE",
-        "GETDEL",
-    ),
-    *("NONSENSE k v", "nonsense", "RESTORE k 0 y Q", "SMEMBERS none", "UNWATCH", "DISCARD", "EXEC", "EXEC k", "WATCH"),
-]
 
-TWO_KEYS = [
-    *("MSET k v q w", "MSETNX k v q w", "DEL k q", "EXISTS k q", "MGET k q", "RENAME k q", "RENAMENX k q"),
-    *("COPY k q", "COPY k q REPLACE", "COPY k q DB 1", "LMOVE k q LEFT RIGHT", "LMOVE k q RIGHT LEFT", "RPOPLPUSH k q"),
-    *("LMOVE k k LEFT RIGHT", "RPOPLPUSH k k", "LMOVE k q UP LEFT", "SMOVE k q a", "SMOVE k q x", "SMOVE k k a"),
-    *("SUNIONSTORE k q", "SUNIONSTORE k k q", "SUNIONSTORE x k q", "SINTERSTORE k q", "SINTERSTORE x k q"),
-    *("SINTERSTORE k k none q", "SDIFFSTORE k q", "SDIFFSTORE x k q", "SDIFFSTORE x none k q"),
-]
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.split(";")]
+
+
+ONE_KEY = _lines(f"""
+    GET k; STRLEN k; GETDEL k; GETSET k v; SETNX k v; APPEND k w; APPEND k ''; EXISTS k k; TYPE k; SET k v;
+    SET k v NX; SET k v XX; SET k v KEEPTTL; SET k v GET; SET k v NX GET; SET k v XX GET KEEPTTL; SET k v PXAT {FAR};
+    SET k v GET PXAT {FAR}; SET k v NX EXAT 4000000000; SET k v PXAT 5 NX; SET k v XX EXAT 1; SET k v EX 5 KEEPTTL;
+    SET k v PX x; SET k v EX -5; SET k v NX XX; SET k v EX 1 PX 1; SETEX k 0 v; SETRANGE k 0 w; SETRANGE k 8 w;
+    SETRANGE k 0 ''; SETRANGE k 600000000 w; INCR k; DECR k; INCRBY k 7; INCRBY k x; DECRBY k 7;
+    INCRBY k 9223372036854775807; INCRBYFLOAT k 0.1; INCRBYFLOAT k -inf; MSET k v; MSET k v k w; MSETNX k v;
+    MSETNX k v k w; MSET k v k; MGET k none; PERSIST k; PEXPIRETIME k; PEXPIREAT k {FAR}; PEXPIREAT k {FARTHER} NX;
+    PEXPIREAT k {FARTHER} XX; PEXPIREAT k {FAR} GT; PEXPIREAT k {FARTHER} GT; PEXPIREAT k {FAR} LT; PEXPIREAT k 4 LT;
+    EXPIREAT k 1; EXPIREAT k 4000000000; EXPIRE k -1; PEXPIRE k -1 GT; EXPIRE k 5 NX GT; EXPIRE k 5 GT LT;
+    EXPIRE k 5 Q; EXPIREAT k 9999999999999999999; EXPIREAT k 9223372036854775; EXPIREAT k 9223372036854776;
+    PTTL none; LPUSH k x y; RPUSH k x y; LPUSHX k x; RPUSHX k x y; LPOP k; RPOP k; LPOP k 2; RPOP k 9; LPOP k 0;
+    LLEN k; LRANGE k 1 -2; LRANGE k -9 9; LRANGE k 3 1; LSET k 1 x; LSET k -6 x; LSET k 6 x; LSET k z x; LREM k 0 a;
+    LREM k 2 a; LREM k -1 a; LREM k -2 b; LREM k 0 x; LTRIM k 1 2; LTRIM k -2 -1; LTRIM k 0 -1; LTRIM k 4 2;
+    LTRIM k -99 99; LTRIM k z 1; LRANGE k 0 z; LPOP k -1; RPOP k 1 1; LINSERT k BEFORE a x; LINSERT k AFTER b x;
+    LINSERT k AFTER none x; LINSERT k NEXT a x; SADD k a x; SADD k a; SREM k a x; SREM k x; SREM k a b c; SCARD k;
+    SISMEMBER k a; SPOP k 9; SPOP k 0; SPOP k -1; HSET k a 6 c 7; HSET k a 5; HSET k a; HMSET k a 6; HSETNX k a 9;
+    HSETNX k z 9; HDEL k a z; HDEL k z; HDEL k a b; HINCRBY k a 2; HINCRBY k b 2; HINCRBY k z 2;
+    HINCRBY k a 9223372036854775807; HINCRBYFLOAT k a 0.5; HINCRBYFLOAT k b 0.5; HINCRBYFLOAT k z x; HGET k a;
+    HGET k z; HLEN k; HGETALL k; ZADD k 2 a 3 z; ZADD k 1 a; ZADD k NX 9 a 9 z; ZADD k XX 9 a 9 z; ZADD k GT 0 a 9 b;
+    ZADD k LT CH 0 a 9 b; ZADD k GT CH 9 z; ZADD k INCR 2 a; ZADD k NX INCR 2 a; ZADD k XX INCR 2 z;
+    ZADD k GT INCR -1 a; ZADD k x a; ZADD k NX XX 1 a; ZADD k NX LT 1 a; ZADD k GT LT 1 a; ZADD k INCR 1 a 1 b;
+    ZADD k 1; ZADD k NX 1; ZADD k nan a; ZADD k -0 a -0 z; ZADD k CH XX 1 a; ZINCRBY k 0 a; ZINCRBY k +inf e;
+    ZINCRBY k 1.5 z; ZADD k 5 z 6 z; ZADD k NX 5 z 6 z; ZREM k a z; ZREM k z; ZREM k a b c d e; ZCARD k; ZSCORE k a;
+    ZSCORE k z; ZRANGE k 0 -1; ZRANGE k 1 2 WITHSCORES; ZRANGE k 3 1; ZRANGE k z 1; ZPOPMIN k; ZPOPMAX k 2;
+    ZPOPMIN k 0; ZPOPMAX k 9; ZPOPMIN k -1; DEL k; UNLINK k none k; RENAME k k; RENAMENX k k; COPY k k;
+    COPY k k DB 1; COPY k q DB 16; COPY k q DB x; COPY k q SOON; DUMP none; FLUSHDB; FLUSHALL ASYNC; FLUSHALL SOON;
+    SWAPDB 0 1; SWAPDB 1 1; SWAPDB 0 16; SWAPDB x 0; SWAPDB 0 x; DBSIZE; SELECT 1; SELECT -1; SELECT x; PUBLISH k v;
+    PING; PING k; PING k v; RESTORE k x y; RESTORE k -1 y; RESTORE k 0 y REPLACE; GETDEL; NONSENSE k v; nonsense;
+    RESTORE k 0 y Q; SMEMBERS none; UNWATCH; DISCARD; EXEC; EXEC k; WATCH
+""")
+
+TWO_KEYS = _lines("""
+    MSET k v q w; MSETNX k v q w; DEL k q; EXISTS k q; MGET k q; RENAME k q; RENAMENX k q; COPY k q;
+    COPY k q REPLACE; COPY k q DB 1; LMOVE k q LEFT RIGHT; LMOVE k q RIGHT LEFT; RPOPLPUSH k q; LMOVE k k LEFT RIGHT;
+    RPOPLPUSH k k; LMOVE k q UP LEFT; SMOVE k q a; SMOVE k q x; SMOVE k k a; SUNIONSTORE k q; SUNIONSTORE k k q;
+    SUNIONSTORE x k q; SINTERSTORE k q; SINTERSTORE x k q; SINTERSTORE k k none q; SDIFFSTORE k q; SDIFFSTORE x k q;
+    SDIFFSTORE x none k q
+""")
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +86,8 @@ def _made(key: str, state: str) -> list[str]:
 
 def _sorted_where_the_server_has_no_order(line: str, reply: bytes) -> object:
     """The members of a set come in the order of the server's hash table."""
-    return sorted(map(bytes, parse(reply)[0])) if line == "SPOP k 9" and reply[:1] == b"*" else reply  # type: ignore[call-overload]
+    members = parse(reply)[0]
+    return sorted(members) if line == "SPOP k 9" and isinstance(members, list) else reply
 
 
 def _compare(server: Real, made: list[str], line: str) -> None:
@@ -263,4 +118,4 @@ def test_a_command_on_two_keys_does_what_a_server_does(server: Real, line: str) 
 
 def test_every_command_is_tried() -> None:
     elsewhere = {b"PSETEX", b"RESTORE"}  # test_site_contract
-    assert {line.split(" ")[0].upper().encode() for line in ONE_KEY + TWO_KEYS} | elsewhere >= set(COMMANDS)
+    assert {line.split()[0].upper().encode() for line in ONE_KEY + TWO_KEYS} | elsewhere >= set(COMMANDS)

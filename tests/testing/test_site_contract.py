@@ -84,7 +84,7 @@ def _plain(reply: object) -> object:
 
 
 def _stream(site: Simulated | Real) -> list[str]:
-    return [b" ".join(c).decode() for c in parse(site.new_stream())]  # type: ignore[arg-type]
+    return [b" ".join(c).decode() for c in parse(site.new_stream())]
 
 
 # -- the same commands on both, side by side
@@ -156,9 +156,9 @@ def _blocks() -> st.SearchStrategy[list[Step]]:
     ) -> list[Step]:
         who, what = block
         if not isinstance(what[0], list):
-            return [(who, what)]  # type: ignore[list-item]
+            return [(who, what)]
         watched, before, queued, between = what
-        mine: list[Command] = [(b"WATCH", *watched)] if watched else []  # type: ignore[list-item]
+        mine: list[Command] = [(b"WATCH", *watched)] if watched else []
         return [
             *((who, command) for command in mine),
             *((1 - who, command) for command in before),
@@ -380,11 +380,11 @@ def test_what_a_server_pops_at_random_reaches_the_stream_by_name(site: Simulated
     ask = Talk(site)
     ask("SADD u a b c d e")
     one = ask("SPOP u")
-    assert _stream(site)[2:] == [f"SREM u {one.decode()}"]  # type: ignore[attr-defined]
+    assert _stream(site)[2:] == [f"SREM u {one.decode()}"]
     two = ask("SPOP u 2")
-    assert _stream(site) == ["MULTI", *(f"SREM u {m.decode()}" for m in two), "EXEC"]  # type: ignore[attr-defined]
+    assert _stream(site) == ["MULTI", *(f"SREM u {m.decode()}" for m in two), "EXEC"]
     rest = ask("SPOP u 9")
-    assert sorted([one, *two, *rest]) == [b"a", b"b", b"c", b"d", b"e"]  # type: ignore[misc]
+    assert sorted([one, *two, *rest]) == [b"a", b"b", b"c", b"d", b"e"]
     assert _stream(site) == ["DEL u"]
     assert [ask("SPOP u"), ask("SPOP u 2"), ask("SPOP u -1"), ask("SADD u a", "SPOP u 0")] == [None, [], "ERR", []]
     assert ask("SPOP u", "EXISTS u") == 0
@@ -411,18 +411,18 @@ def test_a_dumped_value_can_be_restored(site: Simulated | Real, key: str) -> Non
     def restore(*options: bytes | str) -> object:
         return _plain(parse(connection.execute(pack_command(("RESTORE", key, *options))))[0])
 
-    assert restore("0", payload) == "BUSYKEY"  # type: ignore[arg-type]
+    assert restore("0", payload) == "BUSYKEY"
     ask(f"SET {key} other")
-    assert restore(FAR, payload, "REPLACE", "ABSTTL") == b"OK"  # type: ignore[arg-type]
-    assert sorted(held) == sorted(ask(READ[key]))  # type: ignore[call-overload]
+    assert restore(FAR, payload, "REPLACE", "ABSTTL") == b"OK"
+    assert sorted(held) == sorted(ask(READ[key]))
     assert ask(f"PEXPIRETIME {key}") == int(FAR)
     assert ask(f"DEL {key}", f"DUMP {key}") is None
-    assert restore("0", payload[:-1] + b"\x00") == "ERR"  # type: ignore[index]
+    assert restore("0", payload[:-1] + b"\x00") == "ERR"
     assert restore("0", b"short") == "ERR"
-    assert restore("-1", payload) == "ERR"  # type: ignore[arg-type]
-    assert restore("100000", payload) == b"OK"  # type: ignore[arg-type]
+    assert restore("-1", payload) == "ERR"
+    assert restore("100000", payload) == b"OK"
     assert b"ABSTTL" in site.new_stream().split(b"\r\n")
-    assert 0 < ask(f"PTTL {key}") <= 100_000  # type: ignore[operator]
+    assert 0 < ask(f"PTTL {key}") <= 100_000
 
 
 def test_an_own_payload_that_is_damaged_is_refused(site: Simulated | Real) -> None:
@@ -478,7 +478,7 @@ def test_counting_by_fractions_has_the_servers_digits(server: Real, held: str, b
 
 def test_every_simulated_command_has_the_servers_arity_and_is_a_write_where_the_servers_is(server: Real) -> None:
     for name, command in COMMANDS.items():
-        ((_, arity, flags, *_),) = server.ask(f"COMMAND INFO {name.decode()}")  # type: ignore[misc]
+        ((_, arity, flags, *_),) = server.ask(f"COMMAND INFO {name.decode()}")
         assert (name, command.arity, command.write) == (name, arity, b"write" in flags or "write" in map(str, flags))
 
 

@@ -1,8 +1,10 @@
 """A simulated site and a real server behind one face, so that one test can ask both, or each in turn."""
 
 import pathlib
+import shlex
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import hiredis
 from hiredis import pack_command
@@ -15,6 +17,15 @@ OPTIONS = (
     *("--repl-ping-replica-period", "3600", "--repl-timeout", "3600"),  # nothing in the stream but what a test wrote
     *("--enable-debug-command", "local"),
 )
+READS: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "string": ("GET", bytes),
+    "list": ("LRANGE", tuple),
+    "set": ("SMEMBERS", frozenset),
+    "hash": ("HGETALL", lambda words: dict(zip(words[::2], words[1::2], strict=True))),
+    "zset": ("ZRANGE", lambda words: {m: float(s) for m, s in zip(words[::2], words[1::2], strict=True)}),
+}
+"""By type: how to read a whole value, and how to make it comparable."""
+RANGES = {"LRANGE": ("0", "-1"), "ZRANGE": ("0", "-1", "WITHSCORES")}
 
 
 def parse(data: bytes) -> list[object]:
@@ -28,8 +39,8 @@ def parse(data: bytes) -> list[object]:
 
 
 def pack_line(line: str) -> bytes:
-    """A command from its words, as people write them."""
-    return pack_command(tuple(line.split(" ")))
+    """A command from its words; '' is an empty one."""
+    return pack_command(tuple(shlex.split(line)))
 
 
 class RealConnection:
@@ -158,7 +169,7 @@ class Real:
         return self._replica.read_to(int(fields[b"master_repl_offset"]))
 
     def now_ms(self) -> int:
-        seconds, micros = self.ask("TIME")  # type: ignore[misc]
+        seconds, micros = self.ask("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
 
     def pass_ms(self, ms: int) -> None:
@@ -185,18 +196,17 @@ class Real:
         Replica(self.server.port).close()
 
     def dataset(self) -> dict[tuple[int, bytes], tuple[str, object, int | None]]:
-        """In the form of SimulatedSite.dataset."""
+        """In the form of SimulatedSite.dataset, of the databases 0 and 1."""
         return dict(self._keys(0)) | dict(self._keys(1))
 
     def _keys(self, database: int) -> Iterator[tuple[tuple[int, bytes], tuple[str, object, int | None]]]:
-        with self.server.client(database) as client:
-            for key in client.keys():
-                kind, expires_at_ms = client.type(key).decode(), client.pexpiretime(key)
-                read = {
-                    "string": lambda k: client.get(k),
-                    "list": lambda k: tuple(client.lrange(k, 0, -1)),
-                    "set": lambda k: frozenset(client.smembers(k)),
-                    "hash": lambda k: client.hgetall(k),
-                    "zset": lambda k: dict(client.zrange(k, 0, -1, withscores=True)),
-                }[kind]
-                yield (database, key), (kind, read(key), expires_at_ms if expires_at_ms >= 0 else None)
+        keys = self._ask_all(("SELECT", database), ("KEYS", "*"))[1]
+        for key in keys:
+            kind, expires_at_ms = self._ask_all(("TYPE", key), ("PEXPIRETIME", key))
+            assert isinstance(kind, bytes) and isinstance(expires_at_ms, int)
+            read, canonical = READS[kind.decode()]
+            (value,) = self._ask_all((read, key, *RANGES.get(read, ())))
+            yield (database, key), (kind.decode(), canonical(value), expires_at_ms if expires_at_ms >= 0 else None)
+
+    def _ask_all(self, *commands: tuple[object, ...]) -> list[object]:
+        return parse(self._control.execute(b"".join(map(pack_command, commands))))
