@@ -117,9 +117,14 @@ class Arbiter:
     ) -> None:
         other = self._rules.other(site)
         ours, across = Winner(op, mine.time_ms, site), Winner(held, pending.time_ms, other)
-        winner = ours if self._beats(ours, across) else across
+        winner, loser = (ours, across) if self._beats(ours, across) else (across, ours)
+        authority = ""
+        if winner.operation.expires and deletes(loser.operation.args):
+            # a renewal makes no key anew where it lands: the right place is where it was made, if the key lives there
+            authority = winner.site
+            op.overruled = winner is across and len(op.args) == 2
         for unit in units:
-            self.arbitrate(unit, winner, {site: mine.start, other: pending.start})
+            self.arbitrate(unit, winner, {site: mine.start, other: pending.start}, authority)
 
     def _settle_elsewhere(self, site: str, mine: Pending, op: Operation, pending: Pending, held: Operation) -> None:
         """Two operations that do not commute, though they touch no place in common.

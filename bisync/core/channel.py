@@ -36,6 +36,7 @@ class Channel:
     told_ms: int | None = None  # when that tag was sent
     seen: Clock = START  # of the target's writes, at the origin: its half of the vector clock
     beat_due_ms: int = 0  # when the next heartbeat goes to the target
+    reached_take: bool = False  # has the origin's stream shown the tag by which this life took the job?
     worth_telling: bool = False  # was more than lone tags read since the last tag?
     reader: StreamReader | None = None  # None: reading has not begun
     inbox: collections.deque[Entry] = attrs.field(factory=collections.deque)  # read, and waiting for a reply

@@ -15,8 +15,8 @@ from bisync.core.reply import Refusal, read_refusal
 from bisync.core.resp import pack
 from bisync.core.round import Rounds
 from bisync.core.rules import Rules
-from bisync.core.tag import Tag, beat_key
-from bisync.errors import BisyncError, Superseded, TagLost
+from bisync.core.tag import Tag, beat_key, tag_key
+from bisync.errors import BisyncError, SiteError, Superseded, TagLost
 
 RETRY_MS_MIN, RETRY_MS_MAX = 100, 5_000
 """The pause after a refusal that may heal; it doubles with each in a row."""
@@ -34,15 +34,28 @@ class Delivery:
     copying: Copying
     rounds: Rounds
     actions: list[Action]
+    resuming: bool  # is this life still reading what an earlier one may have read?
 
     # -- sending
     def pump(self, now_ms: int) -> None:
         """Send, on each channel, what can be sent now."""
+        if self._catching_up():
+            return
         for channel in self.channels.values():
             if channel.link.free(now_ms) and (
                 len(channel.link) or self._beat_due(channel, now_ms) or self._lone_tag_due(channel, now_ms)
             ):
                 self._send(channel, now_ms)
+
+    def _catching_up(self) -> bool:
+        """After a restart, read first and send then: what one stream does to a key may overrule what the other did.
+
+        Each stream is read up to the tag by which this life took the job; a queue that is full ends the wait.
+        """
+        if self.resuming:
+            full = any(c.link.queued_bytes >= self.rules.queue_bytes for c in self.channels.values())
+            self.resuming = not full and not all(c.reached_take for c in self.channels.values())
+        return self.resuming
 
     def _beat_due(self, channel: Channel, now_ms: int) -> bool:
         beats = self.rules.heartbeat_ms > 0 and self.rules.bidirectional and channel.reader is not None
@@ -125,16 +138,26 @@ class Delivery:
 
     def _tag_lost(self, channel: Channel, held: object) -> None:
         """The guard says that the tag is not the one that this engine wrote last."""
+        key = tag_key(self.rules.job, channel.name).decode()
         what = f"the tag of the {channel.name} channel at {channel.target}"
         if held is None:
             raise TagLost(f"{what} is gone", why="a flush or a SWAPDB at that site")
+        if isinstance(held, Exception) and not str(held).startswith("WRONGTYPE"):
+            refusal = read_refusal([held])
+            text = f"{what} ({key}) cannot be read"
+            raise SiteError(channel.target, text, why=refusal.text, hint=refusal.hint, heals=refusal.heals)
+        hint = f"see what wrote it; then delete it ({key}, database 0) and start bisync again"
         if not isinstance(held, bytes):
-            raise BisyncError(f"{what} is no string any more", hint="delete the key and start bisync again")
-        tag = Tag.decode(held)
+            raise BisyncError(f"{what} ({key}) is no string any more", hint=hint)
+        try:
+            tag = Tag.decode(held)
+        except BisyncError as e:
+            raise BisyncError(f"{what} ({key}) was overwritten: {e.what}", hint=hint) from None
+        if tag.job != self.rules.job:
+            raise BisyncError(f"{what} ({key}) was overwritten by one of the job {tag.job}", hint=hint)
         if (tag.epoch, tag.engine) > (self.epoch, self.engine):
             raise Superseded(
-                f"engine {tag.engine} has taken the job {self.rules.job}",
-                why=f"its epoch is {tag.epoch}, and this one had {self.epoch}",
+                f"engine {tag.engine} has taken the job {self.rules.job} (epoch {tag.epoch}, this one had {self.epoch})",
                 hint="nothing: that engine goes on. Stop it first if this one should run",
             )
         raise TagLost(f"{what} is an older one", why="a SWAPDB or a RESTORE at that site")
@@ -148,6 +171,8 @@ class Delivery:
         for n, item in enumerate(flight.items):
             channel.counters.operations += item.operations
             channel.counters.bytes += item.size if item.operations else 0
+            if item.renewals:
+                self._check_renewals(channel, item, flight.replies_of(n, results)[-len(item.parts) :])
             if item.kind == "fence":
                 self.rounds.fence_answered(item.number, flight.replies_of(n, results)[-len(item.parts) :])
             elif item.kind == "restore":
@@ -159,6 +184,15 @@ class Delivery:
             self._failures(channel, flight, results)
         self.floors.commit(flight.tag.floors)
         self.actions.append(Checkpoint(channel.name, channel.tag))
+
+    def _check_renewals(self, channel: Channel, item: Item, results: Sequence[object]) -> None:
+        """A renewal that found no key: it had expired at the target before the renewal came."""
+        if any(results[n] == 0 for n in item.renewals):
+            assert item.clock is not None
+            channel.failed.append(item.clock)
+            if not self.rules.bidirectional:
+                text = f"a key expired at {channel.target} before its renewal came: {item.summary()}. Run bisync verify"
+                self.actions.append(Notice("warning", "unequal", text))
 
     def _failures(self, channel: Channel, flight: Transaction, results: Sequence[object]) -> None:
         """Single commands that failed inside a transaction that was executed."""

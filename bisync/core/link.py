@@ -32,6 +32,7 @@ class Item:
     read_ms: int = 0  # when it was read
     number: int = 0  # of a fence or a restore: its round
     operations: int = 0  # client commands in it, for the counters
+    renewals: tuple[int, ...] = ()  # which of the parts set a time to live: they find no key where it has expired
     wipes: bool = False  # it may take the tag and the notes away: they are written again after it
 
     def summary(self) -> str:

@@ -50,6 +50,7 @@ class Operation:
     target_database: int
     row: Row | None = None  # None: a copied key
     wipes: bool = False
+    overruled: bool = False  # a deletion that lost to a renewal: it is not applied
     _footprint: Footprint | None = None
 
     @property
@@ -59,6 +60,11 @@ class Operation:
             assert self.row is not None
             self._footprint = self.row.footprint(self.args, self.database)
         return self._footprint
+
+    @property
+    def expires(self) -> bool:
+        """Does it set or clear a time to live, and nothing else?"""
+        return self.row is not None and self.row.effect == "expires"
 
     @property
     def written(self) -> Iterable[tuple[int, bytes]]:
@@ -86,11 +92,11 @@ class Understanding:
         self._maps = scope.databases is not None
         self._plain = scope.everything
 
-    def __call__(self, command: Command, time_ms: int) -> Operation | Notice | None:
+    def __call__(self, command: Command, time_ms: int, now_ms: int) -> Operation | Notice | None:
         """The operation; None where nothing is to be done; a Notice where the command is set aside.
 
-        `time_ms` is when it was written, for expiries that servers before 7.0 send as they were given. Raises
-        BisyncError where the job must stop.
+        `time_ms` is when it was written, for expiries that servers before 7.0 send as they were given; `now_ms` is the
+        time. Raises BisyncError where the job must stop.
         """
         name = command.name
         row = commands.row(name)
@@ -110,9 +116,9 @@ class Understanding:
                 return None
             return self._refuse(command, f'[commands] {setting} = "stop" in the job file')
         args = row.normalise(commands.absolute_expiry(tuple(command.args), time_ms))
-        return self._within_scope(command, row, args)
+        return self._within_scope(command, args, now_ms)
 
-    def _within_scope(self, command: Command, row: Row, args: tuple[bytes, ...]) -> Operation | Notice | None:
+    def _within_scope(self, command: Command, args: tuple[bytes, ...], now_ms: int) -> Operation | Notice | None:
         database = command.database
         inward = commands.restrict(args, database, self._inward)
         if isinstance(inward, Crossing):
@@ -126,6 +132,7 @@ class Understanding:
         outward = commands.restrict(inward, home, self._outward) if self._maps else inward
         if isinstance(outward, Crossing) or outward is None:
             return None
+        outward = commands.put_off(outward, now_ms)
         packed = command.raw if outward == tuple(command.args) else pack(*outward)
         return Operation(inward, home, packed, target, commands.row(inward[0].upper()), command.name in _WIPERS)
 

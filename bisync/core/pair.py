@@ -62,11 +62,11 @@ class Pair:
         copies, finished = (forward.applied[0] if forward else 0), any(t.copied for t in taken.tags.values())
         self.copying = Copying(copies, finished, again=copies > 0 and not finished)
         self.rounds = Rounds(rules, epoch, self.arbiter, self.channels, taken.notes, self._actions)
+        resuming = rules.bidirectional and finished
         self._delivery = Delivery(
-            rules, epoch, engine, self.channels, self.floors, self.copying, self.rounds, self._actions
+            rules, epoch, engine, self.channels, self.floors, self.copying, self.rounds, self._actions, resuming
         )
         self._beat_key, self._open_key = beat_key(rules.job), open_key(rules.job)
-        self._take_reached = False  # has the target's stream shown the take of this life?
         self.rounds.take_up_notes(self.floors)
 
     def __repr__(self) -> str:
@@ -155,7 +155,7 @@ class Pair:
             elif key != self._open_key:
                 channel.worth_telling = True
         if self._is_own(tag):
-            self._take_reached |= channel.origin == self.rules.target
+            channel.reached_take = True
             for number in tag.rounds:
                 self.rounds.came_back(channel.origin, number)
         self._try_finish()
@@ -198,9 +198,11 @@ class Pair:
             self._detect(channel, mine)
             channel.pending.add(mine)
         if clock > channel.resumed:  # else it was applied in an earlier life, and is read again for detection only
+            operations = [o for o in operations if not o.overruled]
             parts = [(o.target_database, o.packed) for o in operations]
             item = Item("write", parts, size, clock, (entry.start, entry.database), now_ms, operations=len(parts))
             item.wipes = any(o.wipes for o in operations)
+            item.renewals = tuple(n for n, o in enumerate(operations) if o.expires and o.args[0] != b"PERSIST")
             channel.link.put(item)
 
     def _understood(self, channel: Channel, commands: Iterable[Command], time_ms: int, now_ms: int) -> list[Operation]:
@@ -209,7 +211,7 @@ class Pair:
             if command.args[1:2] == [self._beat_key]:
                 self._beat_read(channel, command, now_ms)
                 continue
-            understood = channel.understand(command, time_ms)
+            understood = channel.understand(command, time_ms, now_ms)
             if isinstance(understood, Notice):
                 self._actions.append(understood)
             elif understood is not None:
@@ -227,7 +229,7 @@ class Pair:
         for text in self.arbiter.unsettled:
             self._actions.append(Notice("error", "unequal", f"{text}. Run bisync verify"))
         self.arbiter.unsettled.clear()
-        if self.copying.again and x == self.rules.target and not self._take_reached and mine.clock > channel.resumed:
+        if self.copying.again and x == self.rules.target and not channel.reached_take and mine.clock > channel.resumed:
             # the copy that broke off may have overtaken it, and its snapshot cannot be asked any more
             self._arbitrate_places(mine, x, self.rules.source)
 

@@ -20,6 +20,9 @@ _REMEDIES = {
 }
 """Refusals that may end without anybody changing the job, by the first word of the error."""
 
+_DISCARDED = "EXECABORT Transaction discarded because of: "
+"""What stands before the reason where EXEC alone is refused: all commands were queued before the site turned bad."""
+
 
 @attrs.frozen
 class Refusal:
@@ -39,6 +42,7 @@ def read_refusal(replies: Sequence[object]) -> Refusal:
     refused = tuple(n for n, reply in enumerate(replies[1:-1]) if isinstance(reply, Exception))
     error = next((r for r in replies if isinstance(r, Exception)), None)
     text = str(error) if error is not None else "no reason given"
+    text = text.removeprefix(_DISCARDED)
     word = text.split(" ", 1)[0]
     if word in _REMEDIES:
         return Refusal(text, True, _REMEDIES[word], refused)

@@ -8,8 +8,10 @@ import hiredis
 import trio
 
 from bisync.config import Site
+from bisync.core.reply import read_refusal
 from bisync.core.resp import pack
 from bisync.errors import SiteError
+from bisync.runtime.control import clean
 
 SILENCE_S = 60.0  # a server that says nothing for so long is taken for gone; `repl-timeout` has the same default
 RECEIVE_BYTES = 1 << 18
@@ -105,10 +107,11 @@ _MORE = object()
 
 def refusal(site: Site, error: Exception) -> SiteError:
     """An error reply to a connection's first commands, as an error with a next step."""
-    text = str(error)
+    read = read_refusal([error])
+    text = clean(site, read.text)
     word = text.split(" ", 1)[0]
-    if word in ("LOADING", "BUSY", "MASTERDOWN"):
-        return SiteError(site.name, f"{site.endpoint.address} is not ready", why=text)
+    if read.heals:
+        return SiteError(site.name, f"{site.endpoint.address} is not ready", why=text, hint=read.hint)
     hint = _REFUSALS.get(word, "see the server's log")
     return SiteError(site.name, f"{site.endpoint.address} refuses the account", why=text, hint=hint, heals=False)
 

@@ -132,7 +132,7 @@ class Engine:
             try:
                 with single_error():
                     if not await self._has_begun():
-                        await trio.to_thread.run_sync(self._precheck)
+                        await trio.to_thread.run_sync(self._precheck, abandon_on_cancel=True)
                     self._enter(states.INITIALIZING if self._unfinished() else self._reporter.state)
                     await self._life.run()
             except (SiteError, StreamError, TagLost) as e:
@@ -151,14 +151,12 @@ class Engine:
             pause_s = min(pause_s * 2, self.job.engine.retry_pause_ms_max / 1000)
 
     async def _has_begun(self) -> bool:
-        """Does a site hold a tag of this job? Then its precheck was passed once, and the job goes on."""
-        if self._memory.epoch:
+        """Does a site, or the store, hold a tag of this job? Then its precheck was passed once, and the job goes on."""
+        if self._memory.epoch or self._memory.tags:
             return True
         try:
             return any([await self._is_tagged(origin) for origin in self.rules.origins])
         except SiteError:
-            if self._memory.tags:  # the store knows that it was begun: then the site is only away
-                raise
             return False  # the precheck says what is wrong with it
 
     async def _is_tagged(self, origin: str) -> bool:

@@ -13,7 +13,6 @@ item pushed at either site once, a set is the union. All others may only end equ
 
 from collections.abc import Callable
 
-from bisync.core.rules import LAST_WRITER
 from bisync.core.tag import Tag, tag_key
 from bisync.testing.pair import SimulatedPair
 from bisync.testing.strategies import Command
@@ -35,18 +34,18 @@ class Clients:
     def __repr__(self) -> str:
         return f"<Clients of {self.pair}: {self._lines} lines, sum {self._sum}, {len(self._pushed)} pushed>"
 
-    def may_promise(self, site: str, *, shared: bool = False) -> bool:
-        """Can a promise be kept for a write here and now? `shared`: for one to a key of both sites.
+    def may_promise(self, site: str) -> bool:
+        """Can a promise be kept for a write here and now?
 
-        Not at the site that is only followed, nor at the target before a tag says from where its stream is read, nor,
-        where one site is preferred, at a shared key before the full copy has ended: the copy may be preferred too.
+        Not at the site that is only followed, nor at the target before a tag says from where its stream is read. Where
+        the source is preferred, not at the target before the full copy is finished: the copy is preferred too.
         """
         rules = self.pair.rules
         if site == rules.source:
             return True
         if not rules.bidirectional or not self._begun(lambda tag: site in tag.floors):
             return False
-        return not shared or rules.policy == LAST_WRITER or self._begun(lambda tag: tag.copied)
+        return rules.policy != rules.source or self._begun(lambda tag: tag.copied)
 
     def _begun(self, said: Callable[[Tag], bool]) -> bool:
         return any(said(tag) for tag in tags_held(self.pair))
@@ -60,18 +59,18 @@ class Clients:
 
     def count(self, site: str, amount: int) -> None:
         """The counter of both sites goes up or down."""
-        if self.may_promise(site, shared=True) and self._accepted(site, (b"INCRBY", b"sum", b"%d" % amount)):
+        if self.may_promise(site) and self._accepted(site, (b"INCRBY", b"sum", b"%d" % amount)):
             self._sum += amount
 
     def push(self, site: str, end: bytes = b"RPUSH") -> None:
         """A new item at an end of the list of both sites."""
         item = b"%d" % len(self._pushed)
-        if self.may_promise(site, shared=True) and self._accepted(site, (end, b"pushed", item)):
+        if self.may_promise(site) and self._accepted(site, (end, b"pushed", item)):
             self._pushed.append(item)
 
     def add(self, site: str, member: bytes) -> None:
         """A member for the set of both sites, where it may be already."""
-        if self.may_promise(site, shared=True) and self._accepted(site, (b"SADD", b"added", member)):
+        if self.may_promise(site) and self._accepted(site, (b"SADD", b"added", member)):
             self._added.add(member)
 
     def _accepted(self, site: str, *commands: Command) -> bool:

@@ -40,7 +40,6 @@ class Course:
     refusals: float = 0.0  # of the steps, how many let a site begin to refuse writes
     apart: bool = False  # does each site write to keys of its own?
     databases: tuple[int, ...] = (0, 0, 0, 1)  # as the source numbers them, one in turn
-    soon: bool = True  # are there expiries that come while the history lasts?
 
 
 def course(seed: int) -> Course:
@@ -56,16 +55,21 @@ def course(seed: int) -> Course:
         heartbeat_ms=draw.choice([0, 0, 0, 1000]),
         batch_commands=draw.choice([1, 3, 1000]),
         queue_bytes=draw.choice([200, 1 << 20]),
-        pending_bytes=draw.choice([200, 1 << 20]),
     )
     steps, crash = draw.choice([40, 120, 300]), draw.choice([0, 0.01, 0.05])
     return Course(rules, steps, crash, draw.choice([0, 0, 0.02]), draw.random() < 0.3)
 
 
-def command(draw: random.Random, keys: list[bytes], now_ms: int, *, soon: bool = False) -> Command:
-    """A client's write to one or two of the keys."""
+def expiring(draw: random.Random, key: bytes, now_ms: int) -> Command:
+    """A client's write to a key that expires while the history lasts; odd times, as the steps of the clock are even."""
+    v, time = b"%d" % draw.randrange(9), b"%d" % (now_ms + draw.choice([1501, 4999]))
+    return draw.choice([(b"SET", key, v, b"PXAT", time), (b"SET", key, v), (b"DEL", key), (b"APPEND", key, v)])
+
+
+def command(draw: random.Random, keys: list[bytes], now_ms: int) -> Command:
+    """A client's write to one or two of the keys. Their expiries come long after the history."""
     k, other, v = draw.choice(keys), draw.choice(keys), b"%d" % draw.randrange(9)
-    time = b"%d" % (now_ms + draw.choice([1500, 5000] if soon and draw.random() < 0.3 else [10**11, 2 * 10**11]))
+    time = b"%d" % (now_ms + draw.choice([10**11, 2 * 10**11]))
     table: list[Command] = [
         (b"SET", k, v),
         (b"SET", k, v, b"PXAT", time),
@@ -145,7 +149,9 @@ class _History:
         elif roll < 0.92:
             pair.orphan(draw.choice([None, None, 100]))
         elif roll < 0.95:
-            pair.pass_time(draw.choice([1, 50, 2000]))
+            pair.pass_time(draw.choice([2, 50, 2000]))
+            if draw.random() < 0.5:
+                pair.expire(x)
         elif roll < 0.95 + self.kind.refusals:
             site = pair.sites[x]
             site.refuse = None if site.refuse else draw.choice([b"-OOM no", b"-MISCONF no"])
@@ -156,12 +162,12 @@ class _History:
         draw, kind = self.draw, self.kind
         home = draw.choice(kind.databases)
         database = kind.rules.database_at(x, home)
-        commands = [
-            command(draw, self.keys[x], self.pair.now_ms, soon=kind.soon) for _ in range(1 + (draw.random() < 0.2))
-        ]
+        commands = [command(draw, self.keys[x], self.pair.now_ms) for _ in range(1 + (draw.random() < 0.2))]
         roll = draw.random()
-        if roll < 0.6:
+        if roll < 0.5:
             self.pair.write(x, *commands, database=database)
+        elif roll < 0.6:
+            self.pair.write(x, expiring(draw, self.keys[x][0][:1] + b"z", self.pair.now_ms), database=database)
         elif roll < 0.75:
             self.clients.log(x, *commands, database=database)
         elif roll < 0.82:

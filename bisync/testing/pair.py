@@ -289,6 +289,10 @@ class SimulatedPair:
             site.now_ms += ms
         self._guarded(lambda pair: pair.tick(self.now_ms))
 
+    def expire(self, x: str) -> None:
+        """A site deletes the keys that have reached their expiry, as a server's timer does now and then."""
+        self.sites[x].expire_keys()
+
     def _guarded(self, step: Callable[[Pair], None]) -> None:
         """Run a step of the core; a life that ends begins again, as an engine's does."""
         if self.pair is None:
@@ -326,6 +330,8 @@ class SimulatedPair:
         if self.pair is None and not self.start():
             raise self.superseded or BisyncError(f"{self!r}: a site refuses the tag")
         for _ in range(QUIET_STEPS_MAX):
+            for x in self.sites:
+                self.expire(x)
             if any([self.read(x, 1 << 16) | self.deliver(x) | self.answer(x) for x in self.rules.origins]):
                 continue
             if self.pair is None:

@@ -243,6 +243,7 @@ class Meddler:
     def __init__(self, server: LocalServer, change: Callable[[bytes], bytes]) -> None:
         """`change` gets the server's bytes after PSYNC was asked for, and returns what is sent instead."""
         self._server, self.change = server, change
+        self.impostor = b""  # what is answered to everything, if anything
 
     def __enter__(self) -> Self:
         self._listener = listener(self._serve)
@@ -253,6 +254,9 @@ class Meddler:
         self._listener.__exit__(None, None, None)
 
     def _serve(self, client: socket.socket) -> None:
+        if self.impostor:
+            client.sendall(self.impostor)
+            return
         with socket.create_connection(("127.0.0.1", self._server.port)) as server:
             replica = threading.Event()
 

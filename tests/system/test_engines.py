@@ -11,7 +11,7 @@ from tests.system.world import TAGS, EngineProcess, World, wait_until
 
 pytestmark = pytest.mark.slow
 
-TIMES = 5  # that two are started at the same moment
+TIMES = 4  # that two are started at the same moment
 NO_BEAT = "[engine]\nheartbeat_ms = 0\n"
 KINDS = [  # topology, tables of the job file, are clients writing?
     pytest.param("bidirectional", "", True, id="two-way-busy"),

@@ -25,7 +25,7 @@ class Watch:
     def __enter__(self) -> Self:
         self._socket = socket.create_connection(("127.0.0.1", self._server.port), timeout=30)
         self._file = self._socket.makefile("rb")
-        self._socket.sendall(b"REPLCONF rdb-filter-only \"\"\r\nPSYNC ? -1\r\n")
+        self._socket.sendall(b"PSYNC ? -1\r\n")
         while not (line := self._file.readline()).startswith(b"$"):
             assert line, "the server refuses the replica"
         self._file.read(int(line[1:]))

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import redis
@@ -252,28 +252,23 @@ _READS: Mapping[str, Callable[[Any, bytes], object]] = {
     "set": lambda pipe, key: pipe.smembers(key),
     "hash": lambda pipe, key: pipe.hgetall(key),
     "zset": lambda pipe, key: pipe.zrange(key, 0, -1, withscores=True),
-    "stream": lambda pipe, key: (pipe.xrange(key), pipe.execute_command("XINFO STREAM", key, "FULL")),
+    "stream": lambda pipe, key: (pipe.xrange(key), pipe.execute_command("XINFO", "STREAM", key, "FULL")),
 }
 
 
-def stream_state(info: Mapping[Any, Any]) -> Any:
-    """Of XINFO STREAM FULL, what the stream of a server carries: not the counts of entries read, nor the seen times."""
-    words = {_text(k): v for k, v in info.items()}
+def stream_state(info: Sequence[Any]) -> Any:
+    """Of XINFO STREAM FULL, what a server's stream carries: not how many entries were read, nor when."""
+    stream = _fields(info)
     groups = []
-    for group in words["groups"]:
-        fields = {_text(k): v for k, v in group.items()}
-        consumers = [{_text(k): v for k, v in _pairs(c).items()} for c in fields["consumers"]]
-        pending = [(_text(p[0]), _text(p[1])) for p in fields["pending"]]
-        groups.append((fields["name"], fields["last-delivered-id"], pending, sorted(str(c["name"]) for c in consumers)))
-    return words["last-generated-id"], words.get("max-deleted-entry-id"), groups
+    for group in map(_fields, stream[b"groups"]):
+        consumers = sorted(_fields(consumer)[b"name"] for consumer in group[b"consumers"])
+        pending = [tuple(entry[:2]) for entry in group[b"pending"]]
+        groups.append((group[b"name"], group[b"last-delivered-id"], pending, consumers))
+    return stream[b"last-generated-id"], stream[b"max-deleted-entry-id"], groups
 
 
-def _pairs(value: Any) -> Mapping[Any, Any]:
-    return value if isinstance(value, dict) else dict(zip(value[::2], value[1::2]))
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _fields(flat: Sequence[Any]) -> dict[bytes, Any]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def assert_same(a: Held, b: Held) -> None:

@@ -34,6 +34,32 @@ def absolute_expiry(args: Args, time_ms: int) -> Args:
         return args
 
 
+LATE_MARGIN_MS, LATE_GRACE_MS = 1_000, 60_000
+"""An expiry that is over, or so near that it may be over on arrival, is put off for this long."""
+
+
+def put_off(args: Args, now_ms: int) -> Args:
+    """The command, in its absolute form, with an expiry that is over put off to a little later than `now_ms`.
+
+    The source says itself when the key is gone, with a DEL, or has renewed it meanwhile. A target that deleted the key
+    on arrival would lose the renewal that follows.
+    """
+    at = _expiry_at(args)
+    if at is None or not args[at].isdigit() or not 0 < int(args[at]) <= now_ms + LATE_MARGIN_MS:
+        return args
+    return (*args[:at], b"%d" % (now_ms + LATE_GRACE_MS), *args[at + 1 :])
+
+
+def _expiry_at(args: Args) -> int | None:
+    """Where the Unix time in ms of a key's expiry stands."""
+    name = args[0].upper()
+    if name == b"PEXPIREAT" or (name == b"RESTORE" and b"ABSTTL" in args[4:]):
+        return 2
+    if name == b"SET" and len(args) > 4:
+        return next((n + 1 for n in range(3, len(args) - 1) if args[n].upper() == b"PXAT"), None)
+    return None
+
+
 def may_expire(name: bytes) -> bool:
     """Is there a form of the command (its name in capitals) that `absolute_expiry` changes?"""
     return name in _CONVERTERS

@@ -1,0 +1,341 @@
+"""A site that goes bad while the engine runs: it waits where that can heal and stops with a reason where not."""
+
+import contextlib
+import pathlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bisync.testing.servers import free_port
+from tests.bad_days.harness import NEW_SECRET, QUICK, SECRET, BadDay, Meddler
+from tests.bad_days.test_refused_at_start import TAG_OF_ANOTHER, loading
+from tests.system.world import EngineProcess, wait_until
+
+pytestmark = pytest.mark.slow
+TAG, REVERSE_TAG = "bisync:orders:tag:forward", "bisync:orders:tag:reverse"
+
+
+@contextlib.contextmanager
+def running(folder: pathlib.Path, **options: Any) -> Iterator[tuple[BadDay, EngineProcess]]:
+    """A job that synchronises, with some data."""
+    with BadDay(folder, **options) as day:
+        day.write("east", "before")
+        engine = day.synchronised_engine()
+        yield day, engine
+
+
+class TestARefusalThatHeals:
+    @pytest.mark.parametrize("topology", ["one-way", "bidirectional"])
+    def test_no_memory_left(self, tmp_path: pathlib.Path, topology: str) -> None:
+        with running(tmp_path, topology=topology) as (day, engine):
+            day.west.do("CONFIG", "SET", "maxmemory", 1)
+            day.write("east", "meanwhile")
+            day.logs(engine, "west refuses writes: OOM")
+            assert "raise maxmemory" in engine.text
+            day.write("west", "deleted", 0)
+            day.west.do("CONFIG", "SET", "maxmemory", 0)
+            day.logs(engine, "west takes writes again")
+            day.finish(engine)
+
+    def test_no_memory_left_when_the_engine_starts(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path) as (day, engine):
+            engine.kill()
+            day.write("east", "meanwhile")
+            day.west.do("CONFIG", "SET", "maxmemory", 1)
+            engine = day.start_engine()
+            day.logs(engine, "OOM")
+            assert "raise maxmemory" in engine.text
+            day.west.do("CONFIG", "SET", "maxmemory", 0)
+            day.wait_synchronizing(engine)
+            day.finish(engine)
+
+    def test_no_memory_left_in_the_copy(self, tmp_path: pathlib.Path) -> None:
+        with BadDay(tmp_path, tables=QUICK + "batch_commands = 100\n", west=("--maxmemory", "3mb")) as day:
+            with day.east.client() as client:
+                client.mset({f"k{n}": "x" * 500 for n in range(8000)})
+            day.west.do("CONFIG", "SET", "maxmemory", "40mb")  # so the precheck sees room
+            engine = day.start_engine()
+            day.reaches("west", TAG)
+            day.west.do("CONFIG", "SET", "maxmemory", "2mb")
+            day.logs(engine, "west refuses writes: OOM")
+            day.in_state(engine, "initializing")
+            day.west.do("CONFIG", "SET", "maxmemory", 0)
+            day.wait_synchronizing(engine)
+            day.finish(engine)
+
+    def test_too_few_replicas(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path) as (day, engine):
+            day.west.do("CONFIG", "SET", "min-replicas-to-write", 2)
+            day.write("east", "meanwhile")
+            day.logs(engine, "west refuses writes: NOREPLICAS")
+            assert "min-replicas-to-write" in engine.text
+            day.west.do("CONFIG", "SET", "min-replicas-to-write", 0)
+            day.finish(engine)
+
+    @pytest.mark.parametrize("topology", ["one-way", "bidirectional"])
+    def test_a_target_that_is_a_replica_for_a_while(self, tmp_path: pathlib.Path, topology: str) -> None:
+        with running(tmp_path, topology=topology) as (day, engine):
+            day.west.do("REPLICAOF", "127.0.0.1", free_port())
+            day.write("east", "meanwhile")
+            day.logs(engine, "READONLY")
+            day.in_state(engine, "suspended")
+            day.west.do("REPLICAOF", "NO", "ONE")
+            day.in_state(engine, "synchronizing")
+            day.finish(engine)
+
+    @pytest.mark.parametrize("site", ["east", "west"])
+    def test_a_busy_script(self, tmp_path: pathlib.Path, site: str) -> None:
+        with running(tmp_path) as (day, engine):
+            server = day.servers[site]
+            server.do("CONFIG", "SET", "busy-reply-threshold", 10)
+            script = threading.Thread(target=_loop, args=(server,))
+            script.start()
+            day.logs(engine, "BUSY")
+            with server.client() as client:
+                client.script_kill()
+            script.join()
+            day.write("east", "after")
+            day.finish(engine)
+
+    def test_a_server_that_loads_after_a_restart(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path) as (day, engine):
+            day.write("east", "meanwhile")
+            day.wait_drained(engine)
+            day.west.do("CONFIG", "SET", "save", "3600 1")
+            with day.west.client() as client:
+                client.mset({f"bulk:{n}": "x" * 100 for n in range(2000)})
+            day.wait_drained(engine)
+            day.west.stop(signal.SIGTERM)
+            day.west.options += ("--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024")
+            day.west.answers = lambda: True  # type: ignore[method-assign]
+            day.west.start()
+            day.logs(engine, "LOADING")
+            day.in_state(engine, "suspended")
+            day.west.do("CONFIG", "SET", "key-load-delay", 0)
+            day.in_state(engine, "synchronizing")
+            day.write("west", "after")
+            day.finish(engine)
+
+
+def _loop(server: Any) -> None:
+    with contextlib.suppress(Exception):
+        server.do("EVAL", "while true do end", 0)
+
+
+class TestARefusalThatDoesNotHeal:
+    def test_a_password_that_is_changed(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path) as (day, engine):
+            day.west.do("CONFIG", "SET", "requirepass", NEW_SECRET)
+            day.west.password = NEW_SECRET
+            day.write("east", "meanwhile")
+            day.wait_drained_by_key(engine) if False else day.reaches("west", "east:meanwhile")
+            day.west.do("CLIENT", "KILL", "TYPE", "normal")
+            day.ended(engine, "west: ", "WRONGPASS", "password in the job file")
+            assert day.status()["state"] == "failed"
+            day.refused("west: ", "WRONGPASS", "password in the job file")
+            day.west.do("CONFIG", "SET", "requirepass", SECRET)
+            day.west.password = SECRET
+            day.write("west", "later")
+            day.finish(day.synchronised_engine())
+
+    def test_an_account_that_loses_a_right_stops_the_job_and_it_goes_on_later(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path) as (day, engine):
+            day.west.do("ACL", "SETUSER", "default", "-@dangerous", "+psync", "+replconf", "+info", "-lpush")
+            day.east.do("LPUSH", "left", 1)
+            day.write("east", "meanwhile")
+            day.ended(engine, "west refuses a transaction of the forward channel: NOPERM", "'lpush'", "ACL SETUSER")
+            assert day.status()["state"] == "failed" and "NOPERM" in day.status()["reason"]
+            day.refused("'lpush'", "on_refused")
+            day.west.do("ACL", "SETUSER", "default", "+@all")
+            day.finish(day.synchronised_engine())
+
+    def test_quarantine_sets_it_aside_and_says_so(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path, tables=QUICK + 'on_refused = "quarantine"\n') as (day, engine):
+            day.west.do("ACL", "SETUSER", "default", "-lpush")
+            day.east.do("LPUSH", "left", "the value")
+            day.write("east", "meanwhile")
+            day.wait_drained(engine)
+            day.assert_all_there()
+            assert "LPUSH left the value" in engine.text
+            text = day.bisync("status", status=0)
+            assert "quarantined" in text and "LPUSH left the value" in text
+            assert day.status()["state"] == "synchronizing"
+            engine.stop()
+
+    def test_the_tag_may_not_be_read_any_more(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path) as (day, engine):
+            day.west.do("ACL", "SETUSER", "default", "-get")
+            day.write("east", "meanwhile")
+            day.ended(engine, "west", "NOPERM", "ACL SETUSER")
+            day.west.do("ACL", "SETUSER", "default", "+get")
+            day.finish(day.synchronised_engine())
+
+    def test_a_database_that_the_target_does_not_have(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path, east=("--databases", "32")) as (day, engine):
+            day.east.do("SET", "far", "1", db=20)
+            day.write("east", "meanwhile")
+            day.ended(engine, "west", "database 20", "databases")
+            assert day.west.do("KEYS", "far*") == [], "the write went to another database"
+
+    @pytest.mark.parametrize("removed", [False, True])
+    def test_a_source_whose_backlog_no_longer_holds_the_position(self, tmp_path: pathlib.Path, removed: bool) -> None:
+        with running(tmp_path, east=("--repl-backlog-size", "16kb")) as (day, engine):
+            engine.stop()
+            if removed:
+                for path in day.job.journal_folder.iterdir():
+                    path.unlink()
+            with day.east.client() as client:
+                for n in range(200):
+                    client.set(f"lost:{n}", "x" * 1000)
+            text = day.refused("east: the stream after offset", "backlog no longer holds", "repl-backlog-size", "reset")
+            assert "verify" in text and day.status()["state"] == "failed"
+            day.refused("east: the stream after offset")
+            day.west.do("FLUSHALL")
+            day.bisync("reset", "--yes", status=0)
+            day.finish(day.synchronised_engine())
+
+    def test_a_server_that_begins_a_new_history(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path) as (day, engine):
+            day.east.stop(signal.SIGKILL)
+            day.east.start()
+            day.ended(engine, "east: the stream after offset", "a new replication history", "bisync reset")
+            assert day.west.do("LLEN", "east:before") == 5
+
+    def test_a_stream_of_garbage(self, tmp_path: pathlib.Path) -> None:
+        with BadDay(tmp_path) as day, Meddler(day.east, lambda data: data) as meddler:
+            day.urls["east"] = f"redis://:{SECRET}@127.0.0.1:{meddler.port}"
+            day.write_job_file()
+            day.write("east", "before")
+            engine = day.synchronised_engine()
+            meddler.change = lambda data: b"\x15\x03garbage\r\n" * 10
+            day.write("east", "meanwhile")
+            day.ended(engine, "replication stream holds")
+            meddler.change = lambda data: data
+            day.finish(day.synchronised_engine())
+
+    def test_a_port_that_is_taken_by_something_else(self, tmp_path: pathlib.Path) -> None:
+        with BadDay(tmp_path) as day, Meddler(day.west, lambda data: data) as meddler:
+            day.urls["west"] = f"redis://:{SECRET}@127.0.0.1:{meddler.port}"
+            day.write_job_file()
+            day.write("east", "before")
+            engine = day.synchronised_engine()
+            meddler.impostor = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+            day.west.do("CLIENT", "KILL", "TYPE", "normal")
+            day.ended(engine, "west: ", "not as Redis does", "check host and port")
+            meddler.impostor = b""
+            day.finish(day.synchronised_engine())
+
+
+class TestTheTag:
+    @pytest.mark.parametrize("site, tag", [("west", TAG), ("east", REVERSE_TAG)])
+    def test_a_client_deletes_it(self, tmp_path: pathlib.Path, site: str, tag: str) -> None:
+        with running(tmp_path) as (day, engine):
+            day.servers[site].do("DEL", tag)
+            day.write("east", "after")
+            day.write("west", "after")
+            day.reaches(site, tag)
+            day.finish(engine)
+
+    @pytest.mark.parametrize("value", ["mine", TAG_OF_ANOTHER, "[]"])
+    def test_a_client_puts_something_else_there(self, tmp_path: pathlib.Path, value: str) -> None:
+        with running(tmp_path) as (day, engine):
+            day.west.do("SET", TAG, value)
+            day.write("east", "meanwhile")
+            day.ended(engine, "west", TAG, "elete")
+            assert day.west.do("GET", TAG) == value.encode(), "a foreign value was overwritten"
+            day.refused("west", TAG, "elete")
+            day.west.do("DEL", TAG)
+            day.finish(day.synchronised_engine())
+
+    def test_a_client_makes_a_hash_of_it(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path) as (day, engine):
+            with day.west.client() as client:
+                client.pipeline().delete(TAG).hset(TAG, "a", "b").execute()
+            day.write("east", "meanwhile")
+            day.ended(engine, "west", TAG, "elete")
+            day.west.do("DEL", TAG)
+            day.finish(day.synchronised_engine())
+
+
+class TestUnequalKeys:
+    def test_another_type_at_the_target_one_way(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path, topology="one-way") as (day, engine):
+            day.west.do("SET", "list", "mine")
+            day.east.do("RPUSH", "list", 1)
+            day.logs(engine, "WRONGTYPE")
+            assert "Run bisync verify" in engine.text
+            day.write("east", "after")
+            day.wait_drained(engine)
+            assert day.west.do("GET", "list") == b"mine"
+            assert "list" in day.bisync("verify", status=1)
+            engine.stop()
+
+    def test_another_type_at_the_target_two_ways(self, tmp_path: pathlib.Path) -> None:
+        """A key that both sites would not have in the same type: the site whose write failed across is right."""
+        with running(tmp_path, tables=QUICK + '[commands]\nflush = "drop"\n') as (day, engine):
+            day.east.do("RPUSH", "list", 1)
+            day.wait_drained(engine)
+            day.west.do("FLUSHDB")  # dropped: the sites are unequal now
+            day.write("east", "restored")
+            with day.west.client() as client:
+                wait_until(lambda: client.exists(TAG), "the tag is back")
+            day.west.do("SELECT", 0)
+            engine.check()
+            day.east.do("INCRBYFLOAT", "number", "1.5")
+            day.wait_drained(engine)
+            engine.stop()
+
+
+class TestCommandsAboutMoreThanKeys:
+    @pytest.mark.parametrize("site", ["east", "west"])
+    @pytest.mark.parametrize("word", ["FLUSHALL", "FLUSHDB"])
+    def test_a_flush_is_passed_on(self, tmp_path: pathlib.Path, site: str, word: str) -> None:
+        with running(tmp_path) as (day, engine):
+            day.write("west", "before")
+            day.wait_drained(engine)
+            day.servers[site].do(word)
+            day.wanted = {"east": set(), "west": set()}
+            day.write("east", "after", 7)
+            day.write("west", "after", 6)
+            day.finish(engine)
+            assert day.east.do("EXISTS", "east:before", "west:before") == 0
+
+    @pytest.mark.parametrize("site", ["east", "west"])
+    def test_a_flush_is_dropped(self, tmp_path: pathlib.Path, site: str) -> None:
+        other = "west" if site == "east" else "east"
+        with running(tmp_path, tables=QUICK + '[commands]\nflush = "drop"\n') as (day, engine):
+            day.wait_drained(engine)
+            day.servers[site].do("FLUSHALL")
+            day.wanted = {"east": set(), "west": set()}
+            day.write("east", "after", 7)
+            day.write("west", "after", 6)
+            day.wait_drained(engine)
+            day.assert_all_there()
+            assert day.servers[other].do("LLEN", "east:before") == 5
+            engine.stop()
+
+    @pytest.mark.parametrize("site", ["east", "west"])
+    def test_a_flush_stops_the_job(self, tmp_path: pathlib.Path, site: str) -> None:
+        other = "west" if site == "east" else "east"
+        with running(tmp_path, tables=QUICK + '[commands]\nflush = "stop"\n') as (day, engine):
+            day.servers[site].do("FLUSHALL")
+            day.ended(engine, "FLUSHALL", site)
+            assert day.servers[other].do("LLEN", "east:before") == 5
+
+    @pytest.mark.parametrize("site", ["east", "west"])
+    def test_a_swap_of_databases(self, tmp_path: pathlib.Path, site: str) -> None:
+        with running(tmp_path) as (day, engine):
+            day.east.do("SET", "one", "1", db=1)
+            day.wait_drained(engine)
+            day.servers[site].do("SWAPDB", 0, 1)
+            day.wanted = {"east": set(), "west": set()}
+            day.write("east", "after")
+            day.write("west", "after")
+            day.wait_drained(engine)
+            day.assert_all_there()
+            for server in day.servers.values():
+                assert server.do("GET", "one") == b"1" and server.do("LLEN", "east:before", db=1) == 5
+            day.finish(engine)
