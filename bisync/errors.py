@@ -78,4 +78,11 @@ class TagLost(BisyncError):
 
 
 class StoreError(BisyncError):
-    """The checkpoint store cannot be used. The sync itself does not depend on it: the tags are what counts."""
+    """The checkpoint store cannot be used. The sync itself does not depend on it: the tags are what counts.
+
+    `heals` says whether the same may succeed later with nobody's help but a look at the disk, as where it is full.
+    """
+
+    def __init__(self, what: str, *, why: str = "", hint: str = "", heals: bool = False) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.heals = heals

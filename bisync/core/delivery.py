@@ -243,4 +243,4 @@ class Delivery:
             raise BisyncError(what, hint=refusal.hint)
         for item in guilty:
             self._refuse(channel, f"{what}; set aside: {item.summary()}", refusal.hint)
-            item.parts = ()
+            item.parts, item.renewals = (), ()

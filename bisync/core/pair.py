@@ -202,7 +202,8 @@ class Pair:
             parts = [(o.target_database, o.packed) for o in operations]
             item = Item("write", parts, size, clock, (entry.start, entry.database), now_ms, operations=len(parts))
             item.wipes = any(o.wipes for o in operations)
-            item.renewals = tuple(n for n, o in enumerate(operations) if o.expires and o.args[0] != b"PERSIST")
+            if len({database for database, _ in parts}) == 1:  # else the replies do not stand in the parts' places
+                item.renewals = tuple(n for n, o in enumerate(operations) if o.expires and o.args[0] != b"PERSIST")
             channel.link.put(item)
 
     def _understood(self, channel: Channel, commands: Iterable[Command], time_ms: int, now_ms: int) -> list[Operation]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from bisync.core.commands import put_off
 from bisync.core.link import Part
 from bisync.core.pair import CopiedKey
 from bisync.core.rdb import Function, Item, RdbReader, String, Value
@@ -24,16 +25,16 @@ class SnapshotKeys:
     seen: set[tuple[int, bytes]] = attrs.field(factory=set)
     _reader: RdbReader = attrs.field(factory=RdbReader)
 
-    def feed(self, data: bytes) -> list[CopiedKey]:
+    def feed(self, data: bytes, now_ms: int) -> list[CopiedKey]:
         """The keys that these bytes complete and that are in scope. Raises RdbError."""
         self.bytes_done += len(data)
-        return [key for item in self._reader.feed(data) for key in self.copied(item)]
+        return [key for item in self._reader.feed(data) for key in self.copied(item, now_ms)]
 
     def close(self) -> None:
         """All bytes were fed. Raises RdbError where the RDB is not whole."""
         self._reader.close()
 
-    def copied(self, item: Item) -> Iterator[CopiedKey]:
+    def copied(self, item: Item, now_ms: int) -> Iterator[CopiedKey]:
         """The key that an item of a snapshot is, if it is one and in scope."""
         match item:
             case Function():
@@ -44,7 +45,7 @@ class SnapshotKeys:
                     if self.remember:
                         self.seen.add((item.database, item.key))
                     database = self.rules.database_at(self.rules.target, item.database)
-                    yield CopiedKey(item.database, item.key, [put(item, database)])
+                    yield CopiedKey(item.database, item.key, [put(item, database, now_ms)])
 
     def stale(self, database: int, key: bytes) -> CopiedKey | None:
         """The removal of a key that the target has (database as the source numbers it) and the snapshot has not."""
@@ -53,11 +54,14 @@ class SnapshotKeys:
         return CopiedKey(database, key, [(self.rules.database_at(self.rules.target, database), pack(b"UNLINK", key))])
 
 
-def put(item: Value | String, database: int) -> Part:
+def put(item: Value | String, database: int, now_ms: int) -> Part:
     """The command that makes a key what it was in the snapshot, whatever the target holds."""
-    expires_at_ms = item.expires_at_ms
-    if isinstance(item, String):
-        if expires_at_ms is None:
-            return database, pack(b"SET", item.key, item.value)
-        return database, pack(b"SET", item.key, item.value, b"PXAT", expires_at_ms)
-    return database, pack(b"RESTORE", item.key, expires_at_ms or 0, item.payload, b"REPLACE", b"ABSTTL")
+    args: tuple[bytes, ...]
+    expiry = b"%d" % (item.expires_at_ms or 0)
+    if isinstance(item, Value):
+        args = (b"RESTORE", item.key, expiry, item.payload, b"REPLACE", b"ABSTTL")
+    elif item.expires_at_ms is None:
+        args = (b"SET", item.key, item.value)
+    else:
+        args = (b"SET", item.key, item.value, b"PXAT", expiry)
+    return database, pack(*put_off(args, now_ms))

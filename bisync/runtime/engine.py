@@ -17,7 +17,7 @@ from bisync.core import states
 from bisync.core.rules import LAST_WRITER, Rules
 from bisync.core.tag import Tag
 from bisync.core.taking import Memory
-from bisync.errors import BisyncError, SiteError, StreamError, Superseded, TagLost
+from bisync.errors import BisyncError, SiteError, StoreError, StreamError, Superseded, TagLost
 from bisync.runtime.connection import Connection
 from bisync.runtime.failure import single_error
 from bisync.runtime.intake import Intake
@@ -99,9 +99,7 @@ class Engine:
     # -- the course
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises Superseded, or the BisyncError that waiting cannot heal."""
-        if self._store is not None:
-            sites = [s.name for s in self.job.sites]
-            self._store.record_job(self.job.name, self.job.topology, sites, self._clock.now_ms())
+        self._mirror.record_job(self._clock.now_ms())
         try:
             with single_error():
                 async with trio.open_nursery() as nursery:
@@ -205,7 +203,7 @@ class Engine:
     async def _keep_reporting(self) -> None:
         while True:
             if self._life.following:
-                away = next((i.away for i in self._intakes.values() if i.away), "")
+                away = next((i.away for i in self._intakes.values() if i.away), "") or self._life.refused
                 self._enter(states.SUSPENDED if away else states.SYNCHRONIZING, away)
             self._progress(self._life)
             await self._save_report()
@@ -228,10 +226,12 @@ class Engine:
 
 
 def _open_store(job: Job) -> Store | None:
-    """The store; None where only the disk is full, as the sync does not depend on it."""
+    """The store; None where it cannot be used at present (a full disk), as the sync does not depend on it."""
     try:
-        return Store.open(job.store)
-    except BisyncError as e:
-        if "full" in e.why or "No space" in e.why:
+        store = Store.open(job.store)
+        store.report(job.name)
+    except StoreError as e:
+        if e.heals:
             return None
         raise
+    return store

@@ -238,7 +238,7 @@ class Life:
 
     async def _hand_in(self, data: bytes) -> None:
         assert self.pair is not None and self.keys is not None
-        copied = self.keys.feed(data)
+        copied = self.keys.feed(data, self.clock.now_ms())
         for at in range(0, len(copied), 1000):
             while self.pair.copy_waits():
                 await self._answered.wait()

@@ -30,7 +30,25 @@ class Mirror:
         self._events: collections.deque[tuple[int, str, str, str]] = collections.deque(maxlen=WAITING_EVENTS_MAX)
         self._report: tuple[dict[str, Any], int] | None = None
         self._due_s = 0.0
+        self._recorded = False  # does the store know the job?
         self.failing = ""  # why the store cannot be written at present
+
+    def record_job(self, at_ms: int) -> None:
+        """Remember what the job is. Raises StoreError where the store knows it as another one.
+
+        A store that cannot be written at present is no reason to stop: it is done with the first write that works.
+        """
+        try:
+            if self._store is not None:
+                self._record_in(self._store, at_ms)
+        except StoreError as e:
+            if not e.heals:
+                raise
+
+    def _record_in(self, store: Store, at_ms: int) -> None:
+        if not self._recorded:
+            store.record_job(self._job.name, self._job.topology, [s.name for s in self._job.sites], at_ms)
+            self._recorded = True
 
     def checkpoint(self, channel: str, tag: bytes) -> None:
         """The newest committed tag of a channel."""
@@ -72,6 +90,7 @@ class Mirror:
         name, store = self._job.name, self._store
         tags, states, events, report = dict(self._tags), self._states[:], list(self._events), self._report
         with store.transaction():
+            self._record_in(store, report[1] if report else 0)
             for channel, tag in tags.items():
                 store.save_checkpoint(name, channel, tag, report[1] if report else 0)
             for state in states:

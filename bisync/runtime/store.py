@@ -11,6 +11,7 @@ Sources: SQLite docs, "Write-Ahead Logging" and "PRAGMA synchronous".
 """
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -62,6 +63,8 @@ _HINTS = {  # SQLite's result code -> the user's next step
     sqlite3.SQLITE_CORRUPT: "move the file away and start again: the tags in the sites have all that is needed",
     sqlite3.SQLITE_NOTADB: _MOVE_AWAY,
 }
+_HEALING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 @attrs.frozen
@@ -283,7 +286,9 @@ def _inspect(path: pathlib.Path, create: bool) -> None:
     except FileNotFoundError as e:
         raise _missing(path) from e
     except OSError as e:
-        raise StoreError(f"{path} cannot be opened", why=e.strerror or str(e), hint=_RIGHTS) from e
+        why, full = e.strerror or str(e), e.errno in _FULL_DISK
+        hint = _HINTS[sqlite3.SQLITE_FULL] if full else _RIGHTS
+        raise StoreError(f"{path} cannot be opened", why=why, hint=hint, heals=full) from e
     if not stat.S_ISREG(found.st_mode):
         raise StoreError(f"{path} is {'a folder' if path.is_dir() else 'no plain file'}", hint=_MOVE_AWAY)
     if not os.access(path, os.R_OK | os.W_OK):
@@ -375,7 +380,8 @@ def _renamed_errors(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as e:
-        raise StoreError(f"{path}: the checkpoint store failed", why=str(e), hint=_HINTS.get(_code(e), "")) from e
+        hint, heals = _HINTS.get(_code(e), ""), _code(e) in _HEALING
+        raise StoreError(f"{path}: the checkpoint store failed", why=str(e), hint=hint, heals=heals) from e
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -48,7 +48,7 @@ class Clients:
         return rules.policy != rules.source or self._begun(lambda tag: tag.copied)
 
     def _begun(self, said: Callable[[Tag], bool]) -> bool:
-        return any(said(tag) for tag in tags_held(self.pair))
+        return any(said(tag) for tag in tags_held(self.pair).values())
 
     def log(self, site: str, *commands: Command, database: int = 0) -> None:
         """A transaction: the next line of the site's log, and other commands."""
@@ -99,12 +99,12 @@ class Clients:
         return found
 
 
-def tags_held(pair: SimulatedPair) -> list[Tag]:
-    """The tags that the sites hold at this moment, that of the forward channel first."""
-    tags = []
+def tags_held(pair: SimulatedPair) -> dict[str, Tag]:
+    """The tags that the sites hold at this moment, by channel."""
+    tags = {}
     for x in pair.rules.origins:
-        key = tag_key(pair.rules.job, pair.rules.channel(x))
-        (held,) = pair.write(pair.rules.other(x), (b"GET", key))
+        channel = pair.rules.channel(x)
+        (held,) = pair.write(pair.rules.other(x), (b"GET", tag_key(pair.rules.job, channel)))
         if isinstance(held, bytes):
-            tags.append(Tag.decode(held))
+            tags[channel] = Tag.decode(held)
     return tags

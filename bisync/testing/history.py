@@ -29,6 +29,9 @@ SCOPES = (
 OUTSIDE = b"tmp:"
 """What the names of the keys begin with that the clients write beside those of the job."""
 
+SOON_MS = 10_000
+"""After so long every key has expired whose expiry was to come soon."""
+
 
 @attrs.frozen
 class Course:
@@ -130,6 +133,7 @@ class _History:
             self.step(self.draw.choice(self.kind.rules.sites))
         for site in self.pair.sites.values():
             site.refuse = None
+        self.pair.pass_time(SOON_MS)  # until then a key may live on where its expiry was put off
         self.pair.drain()
 
     def step(self, x: str) -> None:

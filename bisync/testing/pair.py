@@ -79,6 +79,8 @@ class SimulatedPair:
         self._cursors: dict[str, int] = {}
         self._snapshot: Iterator[String | Value] | None = None
         self._keys: SnapshotKeys | None = None
+        self._holding = False  # is the reverse channel held for the snapshot?
+        self._taken: tuple[list[String | Value], Position] | None = None  # a snapshot the engine has not heard of
 
     def __repr__(self) -> str:
         return f"<SimulatedPair {self.sites} {self.pair}>"
@@ -149,6 +151,7 @@ class SimulatedPair:
     def _connect(self) -> None:
         self._sockets = {x: _Socket(self.sites[self.rules.other(x)].connect()) for x in self.rules.origins}
         self._cursors, self._snapshot, self._keys = {}, None, None
+        self._holding, self._taken = False, None
 
     def _taking(self) -> Taking:
         held = {self.rules.channel(x): self._watch(x) for x in self._sockets}
@@ -225,7 +228,7 @@ class SimulatedPair:
         assert self._keys is not None
         items = [item for _, item in zip(range(max(1, size // 50)), self._snapshot)]
         if items:
-            copied = [key for item in items for key in self._keys.copied(item)]
+            copied = [key for item in items for key in self._keys.copied(item, self.now_ms)]
             self._guarded(lambda p: p.copied(copied, self.now_ms))
             return True
         if self._keys.remember:
@@ -236,20 +239,29 @@ class SimulatedPair:
         return True
 
     def _take_snapshot(self, pair: Pair) -> bool:
-        """While the snapshot is taken nothing may be under way to the source."""
+        """In three steps: hold the reverse channel, let the source take its snapshot, hear of it and let go.
+
+        While the snapshot is taken nothing may be under way to the source.
+        """
         source, target = self.rules.sites
-        if self.rules.bidirectional:
+        reverse = pair.channels.get(target)
+        if reverse is not None and not self._holding:
+            self._holding = True
             pair.hold(target, True)
-            if pair.channels[target].link.in_flight:
+        elif self._taken is None:
+            if reverse is not None and reverse.link.held and reverse.link.in_flight:
                 return False
-        site = self.sites[source]
-        self._snapshot = iter(site.snapshot())
-        self._keys = SnapshotKeys(self.rules, remember=bool(self.dataset(target)))
-        pair.snapshot_taken(Position(site.replid, site.offset))
-        self._cursors[source] = site.offset
-        if self.rules.bidirectional:
-            pair.hold(target, False)
-        self._guarded(lambda p: p.tick(self.now_ms))
+            site = self.sites[source]
+            self._taken = site.snapshot(), Position(site.replid, site.offset)
+        else:
+            items, position = self._taken
+            self._snapshot = iter(items)
+            self._keys = SnapshotKeys(self.rules, remember=bool(self.dataset(target)))
+            pair.snapshot_taken(position)
+            self._cursors[source] = position.offset
+            if reverse is not None:
+                pair.hold(target, False)
+            self._guarded(lambda p: p.tick(self.now_ms))
         return True
 
     def deliver(self, x: str) -> bool:

@@ -59,10 +59,10 @@ class TestKeeping:
         assert found == ["f2", "r1", "s1"]
         assert store.checkpoint("stock", "reverse") is None
 
-    def test_forgetting_removes_the_checkpoints_of_one_job_only(self, store: Store) -> None:
+    def test_forgetting_a_job_touches_no_other(self, store: Store) -> None:
         for job in ("orders", "stock"):
             store.save_checkpoint(job, "forward", "f", T)
-        store.forget_checkpoints("orders")
+        store.forget_job("orders")
         assert (store.checkpoint("orders", "forward"), store.checkpoint("stock", "forward")) == (None, "f")
 
     def test_everything_is_there_after_opening_again(self, path: pathlib.Path) -> None:
