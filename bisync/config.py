@@ -247,8 +247,9 @@ class Job:
 
     @property
     def journal_folder(self) -> Path:
-        """The folder of the journals of both sites, beside the store."""
-        return self.store.with_name(self.store.name.removesuffix(".db") + ".journal")
+        """The folder of the journals of both sites, beside the store; of this job alone, which the store may not be."""
+        stem = self.store.name.removesuffix(".db")
+        return self.store.with_name(f"{stem}.journal" if stem == self.name else f"{stem}.{self.name}.journal")
 
     def site(self, name: str) -> Site:
         """The site of that name. Raises KeyError where the job has none."""

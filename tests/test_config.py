@@ -77,7 +77,7 @@ def test_every_option_can_be_set(tmp_path: pathlib.Path) -> None:
     job = load(tmp_path, text)
     assert job.topology == "one-way"
     assert job.store == tmp_path / "state" / "o.sqlite"
-    assert job.journal_folder == tmp_path / "state" / "o.sqlite.journal"
+    assert job.journal_folder == tmp_path / "state" / "o.sqlite.orders.journal"
     assert job.full_copy == FullCopy("overwrite")
     assert job.objects == Scope({0: 0, 3: 5}, (b"order:*", "é".encode()), (b"tmp:*",))
     assert job.conflicts.preferred == "east" and Conflicts().preferred is None

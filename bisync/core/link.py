@@ -15,6 +15,7 @@ import attrs
 from bisync.core.position import Clock
 from bisync.core.resp import EXEC, MULTI, pack, select
 from bisync.core.tag import Tag
+from bisync.errors import BisyncError
 
 Part = tuple[int, bytes]
 """A database of the target, and a packed command to run there."""
@@ -60,8 +61,11 @@ class Transaction:
 class Link:
     """The queue towards one shard, and what is under way to it."""
 
-    def __init__(self, tag_key: bytes, *, batch_commands: int, batch_bytes: int) -> None:
-        self._tag_key = tag_key
+    def __init__(
+        self, tag_key: bytes, *, batch_commands: int, batch_bytes: int, databases: int | None = None, site: str = ""
+    ) -> None:
+        """`databases`: how many the target, called `site`, has; None: not known."""
+        self._tag_key, self._databases, self._site = tag_key, databases, site
         self._batch_commands, self._batch_bytes = batch_commands, batch_bytes
         self._guard = select(0) + pack(b"WATCH", tag_key) + pack(b"GET", tag_key)
         self._queue: collections.deque[Item] = collections.deque()
@@ -121,6 +125,7 @@ class Link:
                 parts = [*parts, (0, marker), *notes_again()]
             for wanted, command in parts:
                 if wanted != database:
+                    self._check_database(wanted)
                     database = wanted
                     pieces.append(select(database))
                     replies += 1
@@ -131,6 +136,15 @@ class Link:
         # MULTI and EXEC, one QUEUED for each command, then SELECT, WATCH and GET
         self.in_flight = Transaction(items, b"".join(pieces), 2 + replies + 3, tag, clock, begins)
         return self.in_flight
+
+    def _check_database(self, wanted: int) -> None:
+        """A SELECT that fails within EXEC does not stop it: what follows would be done in another database."""
+        if self._databases is not None and wanted >= self._databases:
+            raise BisyncError(
+                f"{self._site} has no database {wanted}, to which a write must go",
+                why=f"it has {self._databases}",
+                hint=f"set databases {wanted + 1} or more on that server, or choose databases under [objects]",
+            )
 
     def landed(self) -> Transaction:
         """The transaction in flight was executed: forget and return it."""

@@ -32,6 +32,7 @@ class Taken:
     tags: Mapping[str, Tag]  # by channel name
     notes: Mapping[str, Notes] = attrs.field(factory=dict)  # by the site that holds them
     written: Mapping[str, bytes] = attrs.field(factory=dict)  # the tags by which it took the job, by channel name
+    places: Mapping[str, Position] = attrs.field(factory=dict)  # floors at sites whose stream is not read
 
 
 @attrs.frozen(slots=True)
@@ -58,6 +59,8 @@ class Pair:
         self._positions = dict.fromkeys(rules.sites, 0)
         self.arbiter = Arbiter(rules, self._positions)
         self.floors = Floors(taken.tags.values())
+        for site, place in taken.places.items():
+            self.floors.begin(site, place)
         forward = taken.tags.get(rules.channel(rules.source))
         copies, finished = (forward.applied[0] if forward else 0), any(t.copied for t in taken.tags.values())
         self.copying = Copying(copies, finished, again=copies > 0 and not finished)
@@ -324,7 +327,13 @@ class Pair:
 
 def _channel(rules: Rules, x: str, taken: Taken) -> Channel:
     name = rules.channel(x)
-    link = Link(tag_key(rules.job, name), batch_commands=rules.batch_commands, batch_bytes=rules.batch_bytes)
+    link = Link(
+        tag_key(rules.job, name),
+        batch_commands=rules.batch_commands,
+        batch_bytes=rules.batch_bytes,
+        databases=rules.database_counts.get(rules.other(x)),
+        site=rules.other(x),
+    )
     applied = taken.tags[name].applied if name in taken.tags else START
     channel = Channel(name, x, rules.other(x), link, Understanding(rules, x), applied, applied, applied)
     channel.tag = taken.written.get(name)

@@ -26,6 +26,7 @@ class Rules:
     batch_commands: int = 4096
     batch_bytes: int = 1 << 20
     queue_bytes: int = 16 << 20  # read and not applied, per channel
+    database_counts: dict[str, int] = attrs.field(factory=dict)  # by target: how many databases it has, where known
     pending_bytes: int = 64 << 20  # applied and not seen back, per site
 
     @property

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 import attrs
 
 from bisync.core.pair import Taken
+from bisync.core.position import Position
 from bisync.core.restore import read_note
 from bisync.core.round import Notes
 from bisync.core.rules import Rules
 from bisync.core.tag import Tag
-from bisync.errors import Superseded
+from bisync.errors import HistoryGap, Superseded
 
 
 @attrs.frozen
@@ -35,16 +36,39 @@ class Taking:
     engine: str
     memory: Memory
     held: Mapping[str, Tag | None]
+    histories: Mapping[str, str] = attrs.field(factory=dict)  # by channel: replication id of the site of the tag
     known: Mapping[str, Tag] = attrs.field(init=False)  # the newest that is known of each channel
     epoch: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        known = {c: t for c, t in {**self.memory.tags, **_without_none(self.held)}.items() if c in self.held}
+        remembered = {c: t for c, t in self.memory.tags.items() if not self._was_restarted(c, t)}
+        known = {c: t for c, t in {**remembered, **_without_none(self.held)}.items() if c in self.held}
         if self.memory.epoch:  # what it remembers of its own transactions is newer than a tag that came back
-            known.update({c: t for c, t in self.memory.tags.items() if c in known and _is_newer(t, known[c])})
+            known.update({c: t for c, t in remembered.items() if c in known and _is_newer(t, known[c])})
         epochs = [self.memory.epoch, *(t.epoch for t in known.values())]
         object.__setattr__(self, "known", known)
         object.__setattr__(self, "epoch", 1 + max(epochs))
+
+    def _was_restarted(self, channel: str, tag: Tag) -> bool:
+        """Does the site have another history than when it accepted this tag? Then its data may be older than the tag.
+
+        What a client takes away leaves the history as it is. Asked of one-way jobs only: of a site that is read, the
+        stream tells.
+        """
+        position = tag.floors.get(self.rules.target)
+        history = self.histories.get(channel, "")
+        return bool(history) and position is not None and position.replid != history
+
+    def check_data(self) -> None:
+        """Raises HistoryGap where a site has lost its tag together with its data."""
+        for channel, tag in self.memory.tags.items():
+            if channel in self.held and self.held[channel] is None and self._was_restarted(channel, tag):
+                raise HistoryGap(
+                    self.rules.target,
+                    "the site has begun a new replication history and holds no tag: what was copied there is lost",
+                    why="it was restarted without its data, or another server has its place",
+                    hint="bisync reset, then begin with a new full copy",
+                )
 
     def check_owner(self) -> None:
         """Raises Superseded where another engine has taken the job since this one's last life."""
@@ -60,8 +84,14 @@ class Taking:
         """What must be written, if the held tag is still the same."""
         known = self.known.get(channel)
         if known is None:
-            return Tag(self.rules.job, self.epoch, self.engine)
-        return attrs.evolve(known, epoch=self.epoch, engine=self.engine, rounds=())
+            return Tag(self.rules.job, self.epoch, self.engine, floors=self.place(channel))
+        floors = {**known.floors, **self.place(channel)}
+        return attrs.evolve(known, epoch=self.epoch, engine=self.engine, floors=floors, rounds=())
+
+    def place(self, channel: str) -> dict[str, Position]:
+        """The history of the site that holds the tag, as a floor there: its stream is not read, so only its name counts."""
+        history = self.histories.get(channel, "")
+        return {self.rules.target: Position(history, 0)} if history else {}
 
     def believed(self, notes: Mapping[str, Notes]) -> Taken:
         """What the engine may believe once all its tags are written; `notes` are what the sites held after that."""
@@ -71,7 +101,8 @@ class Taking:
             lost = self.held[self.rules.channel(self.rules.other(site))] is None  # the notes are gone with the tag
             merged[site] = {**self.memory.notes.get(site, {}), **held} if lost else dict(held)
         written = {channel: tag.encode() for channel, tag in tags.items()}
-        return Taken({c: t for c, t in tags.items() if c in self.known}, merged, written)
+        places = {site: p for channel in self.held for site, p in self.place(channel).items()}
+        return Taken({c: t for c, t in tags.items() if c in self.known}, merged, written, places)
 
 
 def read_notes(reply: list[bytes]) -> Notes:

@@ -63,8 +63,10 @@ class Life:
         """Take the job, attach, copy where needed, follow. Ends only by an exception."""
         async with contextlib.AsyncExitStack() as stack:
             writers = await self._open_writers(stack)
+            counts = {writer.site.name: await writer.count_databases() for writer in writers.values()}
+            rules = attrs.evolve(self.rules, database_counts=counts)
             self.epoch, taken = await take(self.rules, list(writers.values()), self.engine, self.memory)
-            self.pair = Pair(self.rules, self.epoch, self.engine, taken)
+            self.pair = Pair(rules, self.epoch, self.engine, taken)
             self.tags = dict(taken.tags)
             async with trio.open_nursery() as nursery:
                 for origin, writer in writers.items():
@@ -102,6 +104,12 @@ class Life:
             if self.rules.bidirectional:
                 self._begin(self.rules.target, await self._place(self.rules.target))
             await self._copy()
+
+    @property
+    def refused(self) -> str:
+        """Why a target refuses writes at present; empty: none does."""
+        channels = self.pair.channels.values() if self.pair is not None else ()
+        return next((f"{c.target} refuses writes: {c.refused}" for c in channels if c.refused), "")
 
     # -- reading
     async def _place(self, x: str) -> Position:

@@ -34,16 +34,20 @@ class Mirror:
         self.failing = ""  # why the store cannot be written at present
 
     def record_job(self, at_ms: int) -> None:
-        """Remember what the job is. Raises StoreError where the store knows it as another one.
+        """Compare the job with what the store knows of it. Raises StoreError where that is another one.
 
-        A store that cannot be written at present is no reason to stop: it is done with the first write that works.
+        A job that has not begun is not recorded yet: its file may still be mended. Nor is a store that cannot be
+        written at present a reason to stop. Both are made up for with the first checkpoint.
         """
         try:
-            if self._store is not None:
+            if self._store is not None and self._has_begun(self._store):
                 self._record_in(self._store, at_ms)
         except StoreError as e:
             if not e.heals:
                 raise
+
+    def _has_begun(self, store: Store) -> bool:
+        return any(store.checkpoint(self._job.name, channel) for channel in ("forward", "reverse"))
 
     def _record_in(self, store: Store, at_ms: int) -> None:
         if not self._recorded:
@@ -90,7 +94,8 @@ class Mirror:
         name, store = self._job.name, self._store
         tags, states, events, report = dict(self._tags), self._states[:], list(self._events), self._report
         with store.transaction():
-            self._record_in(store, report[1] if report else 0)
+            if tags:
+                self._record_in(store, report[1] if report else 0)
             for channel, tag in tags.items():
                 store.save_checkpoint(name, channel, tag, report[1] if report else 0)
             for state in states:

@@ -15,6 +15,7 @@ from bisync.core.resp import pack
 from bisync.errors import HistoryGap, SiteError
 from bisync.runtime.connection import Connection
 
+_LINE_BYTES_MAX = 1 << 16  # of an answer to PSYNC; a real one has less than a hundred
 _MARK_BYTES = 40  # of the mark that ends a diskless transfer
 
 
@@ -81,11 +82,19 @@ class Replica:
         word = text.lstrip("-").split(" ", 1)[0]
         if word in ("LOADING", "NOMASTERLINK", "BUSY", "MASTERDOWN"):
             raise SiteError(self.site.name, "the server cannot serve a replica yet", why=text)
+        if not line.startswith(b"-"):
+            what = f"{self.site.endpoint.address} answers PSYNC, but not as Redis does"
+            raise SiteError(
+                self.site.name, what, why=repr(line[:40]), hint="check host and port in the job file", heals=False
+            )
         hint = "let the account run PSYNC and REPLCONF (ACL SETUSER name +psync +replconf)"
         raise SiteError(self.site.name, "the server refuses PSYNC", why=text, hint=hint, heals=False)
 
     async def _line(self) -> bytes:
         while b"\n" not in self._buffer:
+            if len(self._buffer) > _LINE_BYTES_MAX:
+                what = f"{self.site.endpoint.address} answers PSYNC with no end of the line"
+                raise SiteError(self.site.name, what, hint="check host and port in the job file", heals=False)
             self._buffer += await self._connection.receive()
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line.strip()

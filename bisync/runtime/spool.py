@@ -31,10 +31,12 @@ class Spool:
             handle, name = tempfile.mkstemp(prefix="snapshot-", suffix=".rdb", dir=folder)
         except OSError as e:
             raise _full(folder, e) from None
-        self._path, self._file = pathlib.Path(name), open(handle, "wb", buffering=0)
+        self._path, self._file = pathlib.Path(name), open(handle, "r+b", buffering=0)
 
     def write(self, data: bytes) -> None:
-        """Add bytes; none mark the end. Raises BisyncError when the disk is full."""
+        """Add bytes; none mark the end. After `close` they are dropped. Raises BisyncError when the disk is full."""
+        if self._file.closed:
+            return  # the life that wanted them is over, and the reader of the stream is not told before the next one
         if not data:
             self._complete = True
         try:
@@ -52,15 +54,14 @@ class Spool:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The bytes, as they come."""
-        with open(self._path, "rb") as file:
-            done = 0
-            while done < self._size or not self._complete:
-                data = file.read(min(PIECE_BYTES, self._size - done))
-                if data:
-                    done += len(data)
-                    yield data
-                else:
-                    await self._grown.wait()
+        done = 0  # read by the same handle: another engine of the job may have removed the name
+        while done < self._size or not self._complete:
+            data = os.pread(self._file.fileno(), min(PIECE_BYTES, self._size - done), done)
+            if data:
+                done += len(data)
+                yield data
+            else:
+                await self._grown.wait()
 
     def close(self) -> None:
         """Remove the file."""

@@ -11,6 +11,7 @@ from bisync.core.taking import Memory, Taking, read_notes
 from bisync.errors import BisyncError, Superseded
 from bisync.runtime.connection import Connection, refusal
 
+DATABASES_MAX = 1 << 14  # looked for where the server does not tell; the stock setting is 16
 TRIES_MAX = 20  # engines that start at the same moment settle in two or three
 
 
@@ -63,6 +64,12 @@ class Writer:
             raise refusal(self.site, error or result)  # type: ignore[arg-type]
         return result is not None and held == tag.encode()
 
+    async def read_history(self) -> str:
+        """The name of the target's replication history; empty where the account may not ask."""
+        reply = await self._connection.request(b"INFO", b"replication")
+        lines = reply.decode(errors="replace").splitlines() if isinstance(reply, bytes) else []
+        return next((line.partition(":")[2] for line in lines if line.startswith("master_replid:")), "")
+
     async def read_notes(self) -> Notes:
         """The notes of open arbitrations at this site."""
         reply = await self._connection.request(b"HGETALL", open_key(self._rules.job))
@@ -73,6 +80,18 @@ class Writer:
                 hint="bisync keeps its open arbitrations there; let the account read it, or delete what is no hash",
             )
         return read_notes(reply)
+
+    async def count_databases(self) -> int:
+        """How many databases the target has. To be asked first: it leaves another database selected."""
+        reply = await self._connection.request(b"CONFIG", b"GET", b"databases")
+        if isinstance(reply, list) and len(reply) == 2:
+            return int(reply[1])
+        low, high = 1, DATABASES_MAX  # the account may not ask: then it is found out
+        while low < high:
+            middle = (low + high) // 2
+            refused = isinstance(await self._connection.request(b"SELECT", middle), Exception)
+            low, high = (low, middle) if refused else (middle + 1, high)
+        return low
 
     async def request(self, *args: bytes | int) -> object:
         """One command outside of the transactions: a read."""
@@ -85,12 +104,26 @@ async def take(rules: Rules, writers: Sequence[Writer], engine: str, memory: Mem
     Raises Superseded when another engine has it since this engine's last life, or gets it at the same moment.
     """
     for _ in range(TRIES_MAX):
-        taking = Taking(rules, engine, memory, {w.channel: await w.watch_tag() for w in writers})
+        held = {w.channel: await w.watch_tag() for w in writers}
+        histories = {} if rules.bidirectional else {w.channel: await w.read_history() for w in writers}
+        taking = Taking(rules, engine, memory, held, histories)
         taking.check_owner()
-        if not await writers[0].replace_tag(taking.tag(writers[0].channel)):
-            continue  # another engine was quicker and nothing of ours is written: try again with a higher epoch
-        for writer in writers[1:]:
-            if not await writer.replace_tag(taking.tag(writer.channel)):
-                raise Superseded(f"another engine takes the job {rules.job} at the same moment")
-        return taking.epoch, taking.believed({w.site.name: await w.read_notes() for w in writers})
+        taking.check_data()
+        if await _write_tags(taking, writers):
+            return taking.epoch, taking.believed({w.site.name: await w.read_notes() for w in writers})
     raise Superseded(f"other engines keep taking the job {rules.job}", hint="start one engine only")
+
+
+async def _write_tags(taking: Taking, writers: Sequence[Writer]) -> bool:
+    """Write the tags, one site after the other. False: another engine was quicker, so try again with a higher epoch.
+
+    Two engines may each have written one tag. If both gave up, none would be left: the lower epoch does. Raises
+    Superseded where it is this one's.
+    """
+    for writer in writers:
+        if not await writer.replace_tag(taking.tag(writer.channel)):
+            held = await writer.watch_tag()
+            if held is not None and held.epoch > taking.epoch:
+                raise Superseded(f"another engine takes the job {taking.rules.job} at the same moment")
+            return False
+    return True

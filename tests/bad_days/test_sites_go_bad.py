@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 
+from bisync.core.reply import read_refusal
 from bisync.testing.servers import free_port
 from tests.bad_days.harness import NEW_SECRET, QUICK, SECRET, BadDay, Meddler
 from tests.bad_days.test_refused_at_start import TAG_OF_ANOTHER, loading
@@ -125,13 +127,38 @@ def _loop(server: Any) -> None:
         server.do("EVAL", "while true do end", 0)
 
 
+def test_a_site_that_turns_bad_between_queueing_and_exec(tmp_path: pathlib.Path) -> None:
+    """Then only EXEC is refused, and the reason stands in its answer."""
+    with BadDay(tmp_path) as day, day.west.client() as client:
+        connection = client.connection_pool.get_connection()
+        connection.send_command("MULTI")
+        connection.send_command("SET", "a", "b")
+        assert [connection.read_response(), connection.read_response()] == [b"OK", b"QUEUED"]
+        day.west.do("CONFIG", "SET", "maxmemory", 1)
+        connection.send_command("EXEC")
+        with pytest.raises(redis.exceptions.ExecAbortError) as e:
+            connection.read_response()
+        client.connection_pool.release(connection)
+    refusal = read_refusal([b"OK", b"QUEUED", Exception(f"EXECABORT {e.value}")])
+    assert refusal.heals and refusal.text.startswith("OOM ") and "raise maxmemory" in refusal.hint
+
+
 class TestARefusalThatDoesNotHeal:
+    def test_a_server_that_repeats_the_password_it_does_not_understand(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path) as (day, engine):
+            day.west.stop(signal.SIGTERM)
+            day.west.options = ("--rename-command", "AUTH", "LOGIN")
+            day.west.answers = lambda: True  # type: ignore[method-assign]
+            day.west.start()
+            day.ended(engine, "west: ", "unknown command 'AUTH'")
+            day.refused("west: ", "unknown command 'AUTH'")
+
     def test_a_password_that_is_changed(self, tmp_path: pathlib.Path) -> None:
         with running(tmp_path) as (day, engine):
             day.west.do("CONFIG", "SET", "requirepass", NEW_SECRET)
             day.west.password = NEW_SECRET
             day.write("east", "meanwhile")
-            day.wait_drained_by_key(engine) if False else day.reaches("west", "east:meanwhile")
+            day.reaches("west", "east:meanwhile")
             day.west.do("CLIENT", "KILL", "TYPE", "normal")
             day.ended(engine, "west: ", "WRONGPASS", "password in the job file")
             assert day.status()["state"] == "failed"
@@ -143,7 +170,7 @@ class TestARefusalThatDoesNotHeal:
 
     def test_an_account_that_loses_a_right_stops_the_job_and_it_goes_on_later(self, tmp_path: pathlib.Path) -> None:
         with running(tmp_path) as (day, engine):
-            day.west.do("ACL", "SETUSER", "default", "-@dangerous", "+psync", "+replconf", "+info", "-lpush")
+            day.west.do("ACL", "SETUSER", "default", "-@dangerous", "+psync", "+replconf", "+info", "+acl", "-lpush")
             day.east.do("LPUSH", "left", 1)
             day.write("east", "meanwhile")
             day.ended(engine, "west refuses a transaction of the forward channel: NOPERM", "'lpush'", "ACL SETUSER")
@@ -210,9 +237,9 @@ class TestARefusalThatDoesNotHeal:
             day.write_job_file()
             day.write("east", "before")
             engine = day.synchronised_engine()
-            meddler.change = lambda data: b"\x15\x03garbage\r\n" * 10
+            meddler.change = lambda data: data if data.startswith(b"+CONTINUE") else b"\x15\x03garbage\r\n" * 10
             day.write("east", "meanwhile")
-            day.ended(engine, "replication stream holds")
+            day.ended(engine, "after offset", "replication stream holds", "the connection or the journal is damaged")
             meddler.change = lambda data: data
             day.finish(day.synchronised_engine())
 
@@ -227,6 +254,43 @@ class TestARefusalThatDoesNotHeal:
             day.ended(engine, "west: ", "not as Redis does", "check host and port")
             meddler.impostor = b""
             day.finish(day.synchronised_engine())
+
+
+class TestATargetThatLosesItsData:
+    """Of a one-way job: its stream is not read, so that only the tag and the name of its history can tell."""
+
+    def test_all_of_it(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path, topology="one-way") as (day, engine):
+            day.west.stop(signal.SIGKILL)
+            day.west.start()
+            day.write("east", "meanwhile")
+            day.ended(engine, "west", "lost", "bisync reset")
+            day.refused("west", "lost", "bisync reset")
+            day.bisync("reset", "--yes", status=0)
+            day.west.do("FLUSHALL")
+            day.finish(day.synchronised_engine())
+
+    def test_all_of_it_while_no_engine_runs(self, tmp_path: pathlib.Path) -> None:
+        with running(tmp_path, topology="one-way") as (day, engine):
+            engine.stop()
+            day.west.stop(signal.SIGKILL)
+            day.west.start()
+            day.write("east", "meanwhile")
+            day.refused("west", "lost", "bisync reset")
+
+    def test_the_newest_of_it(self, tmp_path: pathlib.Path) -> None:
+        """It comes back as it was when it was saved, with the tag of that time: bisync applies the rest again."""
+        with running(tmp_path, topology="one-way") as (day, engine):
+            day.write("east", "saved")
+            day.wait_drained(engine)
+            day.west.do("SAVE")
+            day.write("east", "lost")
+            day.wait_drained(engine)
+            day.west.stop(signal.SIGKILL)
+            day.west.start()
+            day.write("east", "meanwhile")
+            day.reaches("west", "east:meanwhile")
+            day.finish(engine)
 
 
 class TestTheTag:
@@ -278,20 +342,18 @@ class TestUnequalKeys:
         with running(tmp_path, tables=QUICK + '[commands]\nflush = "drop"\n') as (day, engine):
             day.east.do("RPUSH", "list", 1)
             day.wait_drained(engine)
+            day.wanted["east"].clear()
             day.west.do("FLUSHDB")  # dropped: the sites are unequal now
-            day.write("east", "restored")
-            with day.west.client() as client:
-                wait_until(lambda: client.exists(TAG), "the tag is back")
-            day.west.do("SELECT", 0)
-            engine.check()
-            day.east.do("INCRBYFLOAT", "number", "1.5")
+            day.reaches("west", TAG)
+            day.west.do("APPEND", "list", "text")  # a new string there, and no command for the list at east
+            wait_until(lambda: day.east.do("TYPE", "list") == b"string", "the list at east has become a string")
             day.wait_drained(engine)
+            assert day.east.do("GET", "list") == b"text"
             engine.stop()
 
 
 class TestCommandsAboutMoreThanKeys:
-    @pytest.mark.parametrize("site", ["east", "west"])
-    @pytest.mark.parametrize("word", ["FLUSHALL", "FLUSHDB"])
+    @pytest.mark.parametrize("site, word", [("east", "FLUSHALL"), ("west", "FLUSHALL"), ("west", "FLUSHDB")])
     def test_a_flush_is_passed_on(self, tmp_path: pathlib.Path, site: str, word: str) -> None:
         with running(tmp_path) as (day, engine):
             day.write("west", "before")

@@ -97,7 +97,7 @@ class TestAJobFileThatWasChanged:
             day.refused("is recorded as bidirectional between east and west", "between west and east", "bisync reset")
             for path in tmp_path.glob("orders.db*"):
                 path.unlink()
-            day.refused("west", "another site")
+            day.refused("cannot begin", "the target is not empty")
             assert (day.tag(FORWARD), day.tag(REVERSE)) == tags
             day.urls = dict(reversed(day.urls.items()))
             day.write_job_file()

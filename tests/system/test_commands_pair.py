@@ -1,4 +1,4 @@
-"""Every command of the server's own list that writes, run at each site of a synchronised pair: both are equal after it."""
+"""Every command of the server's own list that writes, run at each site of a pair: both are equal after it."""
 
 import itertools
 import pathlib
@@ -26,7 +26,7 @@ def name_of(sample: Sample) -> str:
 
 @attrs.define
 class Pair:
-    """A synchronised pair, and raw clients of both sites. Its engine is started again when a test has brought it down."""
+    """A synchronised pair, and raw clients of both sites."""
 
     world: World
     engine: EngineProcess
@@ -49,7 +49,7 @@ class Pair:
             self.world.servers[there].client(MARK_DATABASE) as across,
         ):
             here.set(f"mark:{site}", mark)
-            wait_until(lambda: self.engine.check() or across.get(f"mark:{site}") == mark, f"it arrives at {there}")
+            wait_until(lambda: self.engine.check() and across.get(f"mark:{site}") == mark, f"it arrives at {there}")
 
     def data(self, site: str) -> tuple[Held, bytes]:
         """All keys but the marks, and the functions."""
@@ -80,7 +80,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def pair(world: World) -> Iterator[Pair]:
     if not world.engines or not world.engines[-1].running:
         world.synchronised_engine()
-    clients = {name: redis.Redis(port=world.servers[name].port, protocol=2, single_connection_client=True) for name in SITES}
+    clients = {
+        name: redis.Redis(port=world.servers[name].port, protocol=2, single_connection_client=True) for name in SITES
+    }
     for client in clients.values():
         client.response_callbacks.clear()
     yield Pair(world, world.engines[-1], clients)

@@ -1,4 +1,4 @@
-"""Two engines of one job: one goes on, the other says that it was superseded, exits 3, and writes nothing after that."""
+"""Two engines of one job: one goes on, the other says that it was superseded, exits 3, and writes nothing more."""
 
 import contextlib
 import pathlib

@@ -84,7 +84,9 @@ def test_everything_is_copied(tmp_path: pathlib.Path, diskless: str) -> None:
         for database in (0, 3, 15):
             with world.east.client(database) as east, world.west.client(database) as west:
                 assert {k: east.object("encoding", k).decode() for k in ENCODINGS} == ENCODINGS
-                short = {"hll:sparse": "embstr"}  # what is short and is set at once has another one; its bytes are equal
+                short = {
+                    "hll:sparse": "embstr"
+                }  # what is short and is set at once has another one; its bytes are equal
                 assert {k: west.object("encoding", k).decode() for k in ENCODINGS} == {**ENCODINGS, **short}
         assert world.west.client().fcall("tests", 0) == 1
         assert_status(world, keys)
@@ -114,7 +116,11 @@ def test_progress_is_told_while_the_copy_goes_on(tmp_path: pathlib.Path) -> None
             document = world.status()
             copy = document["channels"]["forward"]["full_copy"]
             if document["state"] == "initializing" and copy["keys_done"]:
-                assert 20_000 <= copy["keys_total"] <= 20_000 + OWN_KEYS and copy["keys_done"] <= 20_000 and copy["bytes_done"] > 0
+                assert (
+                    20_000 <= copy["keys_total"] <= 20_000 + OWN_KEYS
+                    and copy["keys_done"] <= 20_000
+                    and copy["bytes_done"] > 0
+                )
                 seen.add(copy["keys_done"])
             return bool(document["state"] == "synchronizing")
 

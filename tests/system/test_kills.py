@@ -37,7 +37,7 @@ def test_sums_and_lengths_are_exact_when_the_engine_is_killed_at_any_moment(tmp_
             wait_s = chance.uniform(0.1, 0.9)
             if chance.random() < 0.5:  # surely while it is at work, however slow the machine is
                 took, wait_s = epoch, wait_s / 3
-                wait_until(lambda: engine.check() or epoch_of(world) > took, "the engine takes the job")
+                wait_until(lambda: engine.check() and epoch_of(world) > took, "the engine takes the job")
                 wait_s += engine.seconds
             kill_within(engine, wait_s)
             epoch = epoch_of(world)
@@ -88,9 +88,9 @@ def test_a_full_copy_that_is_killed_leaves_no_stale_and_no_doubled_data(tmp_path
             before, until = tag.applied[0] if tag else 0, chance.randrange(PRELOADED)
             engine = world.start_engine()
             if kill == 0:  # the target must be empty when the job begins
-                wait_until(lambda: engine.check() or has_copied(world, before, 1), "the copy begins")
+                wait_until(lambda: engine.check() and has_copied(world, before, 1), "the copy begins")
                 world.start_writers(seed, "west")
-            wait_until(lambda: engine.check() or has_copied(world, before, until), "the copy goes on")
+            wait_until(lambda: engine.check() and has_copied(world, before, until), "the copy goes on")
             engine.kill()
             tag = world.tag(FORWARD)
             in_copy += tag is not None and not tag.copied

@@ -67,7 +67,7 @@ def test_an_engine_that_was_away_goes_on_from_the_journal(tmp_path: pathlib.Path
 def has_been_read(server: LocalServer) -> bool:
     with server.client() as client:
         info = client.info("replication")
-    return info["connected_slaves"] == 1 and info["slave0"]["offset"] == info["master_repl_offset"]
+    return bool(info["connected_slaves"] == 1 and info["slave0"]["offset"] == info["master_repl_offset"])
 
 
 @pytest.mark.parametrize("engine_is", ["running", "away"])
@@ -94,7 +94,7 @@ def test_a_lost_history_is_one_clear_error_and_nothing_is_applied_over_it(
             engine.kill()
         server.stop(signal.SIGKILL)
         if engine_is == "running":
-            wait_until(lambda: engine.check() or engine.text.count("suspended") >= 3, "the engine tries to come back")
+            wait_until(lambda: engine.check() and engine.text.count("suspended") >= 3, "the engine tries to come back")
         server.start()
         if engine_is == "away":
             engine = world.start_engine()

@@ -1,4 +1,4 @@
-"""What the tests on whole systems share: two servers, a job file, engines as processes, clients that write, a comparison.
+"""What the tests on whole systems share: two servers, a job file, engines as processes, clients, a comparison.
 
 Whatever happens, every process is stopped by its id at the end; where a test fails, the ends of all logs are shown.
 """
@@ -68,8 +68,10 @@ class EngineProcess:
         """Its log so far."""
         return self.log.read_text(errors="replace")
 
-    def check(self) -> None:
+    def check(self) -> bool:
+        """It runs; else AssertionError."""
         assert self.running, f"the engine ended by itself with {self.process.returncode}: {self.text[-LOG_SHOWN:]}"
+        return True
 
     def send(self, how: signal.Signals) -> None:
         self.process.send_signal(how)
@@ -106,7 +108,7 @@ class World:
         user: str = "",
         options: tuple[str, ...] = (),
     ) -> None:
-        """`tables` is added to the job file; `user` (name:password) stands in east's url; `options` are the servers'."""
+        """`tables` is added to the job file, `user` (name:password) to east's url; `options` are the servers'."""
         self.folder = folder
         self.east, self.west = (LocalServer(folder / name, *options) for name in ("east", "west"))
         self.servers = {"east": self.east, "west": self.west}
@@ -164,7 +166,7 @@ class World:
 
     def wait_synchronizing(self, engine: EngineProcess) -> None:
         """Wait until this very engine, and no earlier one, says that it synchronises."""
-        wait_until(lambda: engine.check() or self.status()["engine"]["pid"] == engine.process.pid, f"{engine} reports")
+        wait_until(lambda: engine.check() and self.status()["engine"]["pid"] == engine.process.pid, f"{engine} reports")
         outcome = wait_for_state(self.job, SYNCHRONIZING, WAIT_S, engine.check)
         assert outcome.reached, outcome.missing
 
@@ -217,7 +219,7 @@ class World:
 
 
 def held(server: LocalServer) -> Held:
-    """All that a site holds in all its databases, bisync's own keys left out. By (database, key): type, value, expiry."""
+    """All that a site holds but bisync's own keys. By (database, key): type, value, expiry."""
     found: Held = {}
     with server.client() as client:
         databases = [int(name[2:]) for name in client.info("keyspace")]
