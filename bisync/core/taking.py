@@ -89,7 +89,7 @@ class Taking:
         return attrs.evolve(known, epoch=self.epoch, engine=self.engine, floors=floors, rounds=())
 
     def place(self, channel: str) -> dict[str, Position]:
-        """The history of the site that holds the tag, as a floor there: its stream is not read, so only its name counts."""
+        """The history of the site that holds the tag, as a floor there: only its name counts, as it is not read."""
         history = self.histories.get(channel, "")
         return {self.rules.target: Position(history, 0)} if history else {}
 

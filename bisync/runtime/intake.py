@@ -5,6 +5,7 @@ restarts keeps its history only for a reader that stands there. What a life need
 journal, and does not notice a connection that was lost in between.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import trio
@@ -116,9 +117,10 @@ class Intake:
 
     async def _transfer(self, replica: Replica, spool: Callable[[bytes], None] | None) -> None:
         assert spool is not None
-        async for data in replica.transfer():
-            spool(data)
-            await trio.lowlevel.checkpoint()
+        async with contextlib.aclosing(replica.transfer()) as pieces:
+            async for data in pieces:
+                spool(data)
+                await trio.lowlevel.checkpoint()
         spool(b"")
         self._in_transfer = False
 

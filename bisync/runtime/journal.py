@@ -19,6 +19,7 @@ from collections.abc import Callable
 import attrs
 
 from bisync.core.position import Position
+from bisync.errors import StreamError
 
 HEADER_BYTES = 512
 SEGMENT_BYTES = 16 << 20
@@ -44,7 +45,7 @@ class Segment:
 
 
 class Journal:
-    """The journal of one site. `folder` None: in memory only.
+    """The journal of one site. `folder` None: in memory only. Reading raises StreamError where a segment is gone.
 
     `warn` is called with a text when the disk fails and when it is back; the journal goes on in memory meanwhile.
     """
@@ -219,10 +220,23 @@ class Journal:
             return self._read_memory(offset, most)
         for segment in self._segments:
             if segment.start <= offset < segment.end:
-                with open(segment.path, "rb") as file:
-                    file.seek(HEADER_BYTES + offset - segment.start)
-                    return file.read(min(most, segment.end - offset))
-        raise KeyError(f"{self!r} does not hold offset {offset}")
+                return self._read_disk(segment, offset, most)
+        raise self._broken(offset, "no segment has it")
+
+    def _read_disk(self, segment: Segment, offset: int, most: int) -> bytes:
+        try:
+            with open(segment.path, "rb") as file:
+                file.seek(HEADER_BYTES + offset - segment.start)
+                data = file.read(min(most, segment.end - offset))
+        except OSError as e:
+            raise self._broken(offset, e.strerror or str(e)) from None
+        if not data:
+            raise self._broken(offset, "the segment is shorter than it was")
+        return data
+
+    def _broken(self, offset: int, why: str) -> StreamError:
+        what = f"the journal of {self._site} does not hold the offset {offset} any more"
+        return StreamError(what, why=why, hint="bisync reads that part from the server again")
 
     def _read_memory(self, offset: int, most: int) -> bytes:
         at = self.end

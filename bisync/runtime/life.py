@@ -229,8 +229,9 @@ class Life:
             await self._hold_reverse(False)
             held = await holds_keys(self.job, self.rules, self._timeout_s)
             self.keys = SnapshotKeys(self.rules, held)
-            async for data in spool.pieces():
-                await self._hand_in(data)
+            async with contextlib.aclosing(spool.pieces()) as pieces:
+                async for data in pieces:
+                    await self._hand_in(data)
             self.keys.close()
             if held:
                 await self._remove_stale()
@@ -257,13 +258,14 @@ class Life:
     async def _remove_stale(self) -> None:
         """Keys that the target holds and the snapshot does not: left by a broken copy, or the target's own."""
         assert self.pair is not None and self.keys is not None
-        async for database, key in scan_keys(self.job, self.rules, self._timeout_s):
-            stale = self.keys.stale(database, key)
-            if stale is not None:
-                while self.pair.copy_waits():
-                    await self._answered.wait()
-                self.pair.copied([stale], self.clock.now_ms())
-                await self._perform()
+        async with contextlib.aclosing(scan_keys(self.job, self.rules, self._timeout_s)) as keys:
+            async for database, key in keys:
+                stale = self.keys.stale(database, key)
+                if stale is not None:
+                    while self.pair.copy_waits():
+                        await self._answered.wait()
+                    self.pair.copied([stale], self.clock.now_ms())
+                    await self._perform()
 
     async def _hold_reverse(self, held: bool) -> None:
         """While the snapshot is taken nothing of ours may be on its way to the source: so its clock is known."""

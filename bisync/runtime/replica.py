@@ -4,7 +4,8 @@ Source: Redis documentation, "Replication", and `replication.c` (`syncCommand`, 
 Redis 7.0. Measured: a diskless transfer (`$EOF:`) is followed by no stream until an ACK was sent after its end.
 """
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 
 import attrs
 import trio
@@ -99,29 +100,30 @@ class Replica:
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line.strip()
 
-    async def transfer(self) -> AsyncIterator[bytes]:
+    async def transfer(self) -> AsyncGenerator[bytes, None]:
         """The bytes of the RDB. The stream follows, once an ACK was sent after its end."""
         line = await self._line()
         while not line:
             line = await self._line()
         if line.startswith(b"$EOF:"):
-            async for data in self._until_mark(line[5:]):
-                yield data
+            pieces = self._until_mark(line[5:])
         elif line.startswith(b"$") and line[1:].isdigit():
-            async for data in self._exactly(int(line[1:])):
-                yield data
+            pieces = self._exactly(int(line[1:]))
         else:
             text = line[:80].decode(errors="replace")
             raise SiteError(self.site.name, "the server broke off before the RDB", why=text)
+        async with contextlib.aclosing(pieces):
+            async for data in pieces:
+                yield data
 
-    async def _exactly(self, left: int) -> AsyncIterator[bytes]:
+    async def _exactly(self, left: int) -> AsyncGenerator[bytes, None]:
         while left:
             data, self._buffer = self._buffer or await self._connection.receive(), b""
             data, self._buffer = data[:left], data[left:]
             left -= len(data)
             yield data
 
-    async def _until_mark(self, mark: bytes) -> AsyncIterator[bytes]:
+    async def _until_mark(self, mark: bytes) -> AsyncGenerator[bytes, None]:
         """Diskless: all up to the mark, which is the last that comes before our ACK."""
         held, self._buffer = self._buffer, b""
         while not held.endswith(mark):

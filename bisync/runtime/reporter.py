@@ -99,7 +99,7 @@ class Reporter:
             bytes_per_s=totals.bytes_per_s,
             applied_ops=totals.operations + counters.operations,
             keys_done=copying.keys if forward else 0,
-            keys_total=life.keys_total if forward else None,
+            keys_total=(copying.keys if copying.ended else life.keys_total) if forward else None,
             bytes_done=life.keys.bytes_done if forward and life.keys else 0,
             pending=len(channel.pending),
         )

@@ -8,7 +8,7 @@ import contextlib
 import os
 import pathlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import trio
 
@@ -52,7 +52,7 @@ class Spool:
         self._grown.set()
         self._grown = trio.Event()
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The bytes, as they come."""
         done = 0  # read by the same handle: another engine of the job may have removed the name
         while done < self._size or not self._complete:

@@ -1,6 +1,7 @@
 """What the target of the full copy holds: keys that a snapshot does not have are found by a scan."""
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 
 from bisync.config import Job
 from bisync.core.rules import Rules
@@ -10,7 +11,7 @@ from bisync.runtime.connection import Connection
 SCAN_COUNT = 1000
 
 
-async def scan_keys(job: Job, rules: Rules, timeout_s: float) -> AsyncIterator[tuple[int, bytes]]:
+async def scan_keys(job: Job, rules: Rules, timeout_s: float) -> AsyncGenerator[tuple[int, bytes], None]:
     """Every key of the target that is in scope: its database as the source numbers it, and its name.
 
     As with SCAN, a key may come twice, and one that comes and goes meanwhile may or may not be there.
@@ -36,8 +37,9 @@ async def scan_keys(job: Job, rules: Rules, timeout_s: float) -> AsyncIterator[t
 
 async def holds_keys(job: Job, rules: Rules, timeout_s: float) -> bool:
     """Does the target hold any key in scope?"""
-    async for _ in scan_keys(job, rules, timeout_s):
-        return True
+    async with contextlib.aclosing(scan_keys(job, rules, timeout_s)) as keys:
+        async for _ in keys:
+            return True
     return False
 
 

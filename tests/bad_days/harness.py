@@ -102,8 +102,13 @@ class BadDay(World):
         assert "Traceback" not in error
         return out + error
 
-    def refused(self, *words: str, status: int = 1) -> str:
-        """`bisync run` must end by itself with one clear error that has these words in it. What it wrote."""
+    def refused(self, *words: str, status: int = 1, process: bool = False) -> str:
+        """`bisync run` must end by itself with one clear error that has these words in it. What it wrote.
+
+        `process`: as a process of its own, where it matters later that it has ended.
+        """
+        if process:
+            return self.ended(self.start_engine(), *words, status=status)
         text = self.bisync("run", status=status)
         assert_one_clear_error(text, *words)
         return text
@@ -116,7 +121,7 @@ class BadDay(World):
 
     def logs(self, engine: EngineProcess, text: str) -> None:
         """Wait until the engine, which goes on, has said so."""
-        wait_until(lambda: engine.check() or text in engine.text, f"the engine says {text!r}: {engine.text}")
+        wait_until(lambda: engine.check() and text in engine.text, f"the engine says {text!r}: {engine.text}")
 
     def in_state(self, engine: EngineProcess, state: str, reason: str = "") -> None:
         """Wait until `status` shows the state, with a reason."""
@@ -146,7 +151,7 @@ class BadDay(World):
 
     def assert_all_there(self) -> None:
         """What `write` wrote is at both sites (of a one-way job: what it wrote at east), exactly."""
-        for site in ("east", "west") if self._topology == "bidirectional" else ("east",):
+        for site in (("east", "west") if self._topology == "bidirectional" else ("east",)):
             for words in self.wanted[site]:
                 key, n = words.split()
                 for name, server in self.servers.items():

@@ -37,7 +37,7 @@ def test_a_signal_under_load_and_the_next_start_goes_on_exactly(tmp_path: pathli
         engine = day.synchronised_engine()
         day.start_writers(1)
         for until in (60, 120, 180):
-            wait_until(lambda: engine.check() or all(w.rounds > until for w in day.writers), "clients write")
+            wait_until(lambda: engine.check() and all(w.rounds > until for w in day.writers), "clients write")
             engine.send(how)
             assert engine.ends() == 0, engine.text
             assert "stopped by a signal" in engine.text and "Traceback" not in engine.text
@@ -53,7 +53,7 @@ def test_a_signal_while_a_site_says_nothing_does_not_wait_for_it(tmp_path: pathl
         day.urls["west"] = f"redis://127.0.0.1:{port}"
         day.rewrite(tables="[engine]\nconnect_timeout_ms = 600000\n")
         engine = day.start_engine()
-        wait_until(lambda: engine.check() or day.status()["state"] == "prechecking", "the precheck")
+        wait_until(lambda: engine.check() and day.status()["state"] == "prechecking", "the precheck")
         engine.send(signal.SIGTERM)
         assert engine.ends(3) == 0
         assert "Traceback" not in engine.text

@@ -17,7 +17,7 @@ from bisync.core.stream import Entry
 from bisync.core.tag import open_key, tag_key
 from bisync.errors import BisyncError, Superseded
 from bisync.testing.clients import tags_held
-from bisync.testing.history import SCOPES, Course, course, run_history
+from bisync.testing.history import SCOPES, Course, run_history
 from bisync.testing.machine import TwoSites
 from bisync.testing.pair import SimulatedPair
 from bisync.testing.site import SimulatedSite
@@ -91,19 +91,6 @@ def test_histories_of_one_kind_keep_every_promise(kind: Course) -> None:
     for seed in range(EXAMPLES // 3):
         _, clients = run_history(seed, kind)
         assert clients.broken() == [], f"run_history({seed}, {kind})"
-
-
-def test_the_same_seed_is_the_same_history() -> None:
-    first, again = run_history(7)[0], run_history(7)[0]
-    assert [s.stream for s in first.sites.values()] == [s.stream for s in again.sites.values()]
-
-
-def test_the_courses_are_of_all_kinds() -> None:
-    drawn = [course(seed) for seed in range(100)]
-    assert {c.rules.policy for c in drawn} == {"last-writer", "east", "west"}
-    assert {c.rules.bidirectional for c in drawn} == {c.apart for c in drawn} == {True, False}
-    assert {c.rules.batch_commands for c in drawn} == {1, 3, 1000}
-    assert {c.crash for c in drawn} == {0, 0.01, 0.05}
 
 
 # -- the promises, one at a time
@@ -255,11 +242,14 @@ def test_bytes_that_a_killed_engine_left_behind_change_nothing() -> None:
     pair.read("east", 1 << 16)  # sent, and executed by nobody yet
     pair.kill()
     pair.start()
-    pair.drain_without_orphans() if hasattr(pair, "drain_without_orphans") else pair.drain()
-    before = bytes(pair.sites["west"].stream)
+    for _ in range(20):
+        for x in SITES:
+            pair.read(x, 1 << 16)
+            pair.deliver(x)
+            pair.answer(x)
     assert value(pair, b"k", "west") == (b"1",)
-    while pair.orphan():
-        pass
+    before = bytes(pair.sites["west"].stream)
+    assert pair.orphan()
     assert bytes(pair.sites["west"].stream) == before
 
 
@@ -383,12 +373,6 @@ def test_an_engine_whose_connection_broke_does_not_take_the_job_back() -> None:
     second_engine(first)
     assert not first.reconnect()
     assert isinstance(first.superseded, Superseded)
-    with pytest.raises(Superseded):
-        first.reconnect() or _raise(first.superseded)
-
-
-def _raise(error: BaseException) -> None:
-    raise error
 
 
 # -- tags that go away
@@ -476,11 +460,8 @@ def test_a_command_that_fails_alone_settles_its_keys_from_where_it_came() -> Non
     pair.write("east", (b"RPUSH", b"k", b"1"))
     pair.drain()
     pair.sites["west"].connect().execute(pack(b"SET", b"k", b"wrong"))
-    west = pair.sites["west"]
-    pair._cursors["west"] = west.offset  # a write that the stream does not show
-    assert pair.pair is not None
     pair.kill()
-    _forget_last(west)
+    _forget_last(pair.sites["west"])
     pair.start()
     pair.drain()
     pair.write("east", (b"RPUSH", b"k", b"2"))

@@ -1,0 +1,94 @@
+"""Taking a job: epochs, and what may be believed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bisync.core.arbitration import Unit
+from bisync.core.position import stream_clock
+from bisync.core.restore import note, note_name
+from bisync.core.rules import Rules
+from bisync.core.tag import Tag
+from bisync.core.taking import Memory, Taking, read_notes
+from bisync.errors import BisyncError, Superseded
+
+RULES = Rules("job", "east", "west")
+UNIT = Unit(0, b"k")
+
+
+def tag(epoch: int, applied: int = 0, engine: str = "e1", *rounds: int) -> Tag:
+    return Tag("job", epoch, engine, stream_clock(0, applied), rounds=rounds)
+
+
+def taking(forward: Tag | None, reverse: Tag | None, memory: Memory = Memory(), engine: str = "e2") -> Taking:
+    return Taking(RULES, engine, memory, {"forward": forward, "reverse": reverse})
+
+
+@given(
+    st.none() | st.integers(1, 99), st.none() | st.integers(1, 99), st.integers(0, 99), st.none() | st.integers(1, 99)
+)
+def test_the_new_epoch_is_higher_than_all_that_is_known(
+    forward: int | None, reverse: int | None, mine: int, stored: int | None
+) -> None:
+    held = [tag(n) if n else None for n in (forward, reverse)]
+    memory = Memory(mine, "e2", {"forward": tag(stored)} if stored else {})
+    assert taking(held[0], held[1], memory).epoch > max(forward or 0, reverse or 0, mine)
+
+
+def test_the_first_engine_believes_nothing_and_has_epoch_1() -> None:
+    subject = taking(None, None)
+    assert subject.epoch == 1
+    assert subject.tag("forward") == Tag("job", 1, "e2")
+    believed = subject.believed({"east": {}, "west": {}})
+    assert believed.tags == {}
+    assert set(believed.written) == {"forward", "reverse"}
+
+
+def test_what_was_applied_stays_and_the_rounds_of_another_life_do_not() -> None:
+    subject = taking(tag(4, 100, "e1", 7, 8), tag(3, 50))
+    assert subject.tag("forward") == tag(5, 100, "e2")
+    assert subject.tag("reverse") == tag(5, 50, "e2")
+    assert Tag.decode(subject.believed({}).written["forward"]) == tag(5, 100, "e2")
+
+
+def test_the_tag_at_the_site_is_right_where_the_store_says_otherwise() -> None:
+    assert taking(tag(4, 100), None, Memory(tags={"forward": tag(9, 900)})).tag("forward").applied[2] == 100
+
+
+def test_the_store_helps_where_a_tag_is_lost() -> None:
+    assert taking(None, tag(3), Memory(tags={"forward": tag(4, 100)})).tag("forward") == tag(5, 100, "e2")
+
+
+def test_what_an_engine_remembers_of_its_own_is_newer_than_a_tag_that_was_put_back() -> None:
+    memory = Memory(4, "e2", {"forward": tag(4, 100, "e2")})
+    assert taking(tag(4, 60, "e2"), None, memory).tag("forward").applied[2] == 100
+    assert taking(tag(4, 160, "e2"), None, memory).tag("forward").applied[2] == 160, "a reply was lost: it is newer"
+
+
+def test_an_engine_does_not_take_back_a_job_that_another_one_has_taken() -> None:
+    with pytest.raises(Superseded, match="e9"):
+        taking(tag(5, 0, "e9"), tag(4, 0, "e2"), Memory(4, "e2")).check_owner()
+
+
+@pytest.mark.parametrize("held", [tag(4, 0, "e2"), tag(3, 0, "e1"), None])
+def test_an_engine_goes_on_with_a_job_that_is_still_its_own(held: Tag | None) -> None:
+    taking(held, held, Memory(4, "e2")).check_owner()
+
+
+def test_a_new_engine_may_take_the_job_from_any_other() -> None:
+    taking(tag(5, 0, "e9"), tag(5, 0, "e9")).check_owner()
+
+
+def test_notes_that_went_with_a_tag_are_remembered_and_others_are_read() -> None:
+    remembered = {UNIT: ((1, 1), "east")}
+    memory = Memory(4, "e2", {}, {"east": remembered, "west": remembered})
+    subject = taking(None, tag(4, 0, "e2"), memory)  # west has lost its tag, which is that of the forward channel
+    assert subject.believed({"east": {}, "west": {}}).notes == {"east": {}, "west": remembered}
+
+
+def test_notes_are_read_from_the_reply_to_hgetall() -> None:
+    reply = [note_name(UNIT), note(3, 2, "west")]
+    assert read_notes(reply) == {UNIT: ((3, 2), "west")}
+    assert read_notes([]) == {}
+    with pytest.raises(BisyncError):
+        read_notes([b"x", b"y"])
