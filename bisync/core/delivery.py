@@ -157,7 +157,8 @@ class Delivery:
             raise BisyncError(f"{what} ({key}) was overwritten by one of the job {tag.job}", hint=hint)
         if (tag.epoch, tag.engine) > (self.epoch, self.engine):
             raise Superseded(
-                f"engine {tag.engine} has taken the job {self.rules.job} (epoch {tag.epoch}, this one had {self.epoch})",
+                f"engine {tag.engine} has taken the job {self.rules.job} "
+                f"(epoch {tag.epoch}, this one had {self.epoch})",
                 hint="nothing: that engine goes on. Stop it first if this one should run",
             )
         raise TagLost(f"{what} is an older one", why="a SWAPDB or a RESTORE at that site")

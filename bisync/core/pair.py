@@ -125,7 +125,7 @@ class Pair:
         inbox = channel.inbox
         while inbox:
             entry = inbox[0]
-            if self._is_own(entry.tag) and self.rounds.waits_for_copy(entry.tag.rounds):  # type: ignore[union-attr]
+            if entry.tag is not None and self._is_own(entry.tag) and self._waits_for_reply(channel, entry.tag):
                 self._processed(channel, entry.start)
                 self._begin_rounds()
                 return
@@ -137,6 +137,11 @@ class Pair:
                 self._client(channel, entry, now_ms)
         self._processed(channel, channel.reader.position.offset)
         self._begin_rounds()
+
+    def _waits_for_reply(self, channel: Channel, tag: Tag) -> bool:
+        """Is this the echo of a transaction whose replies are still on their way? They tell what failed."""
+        flight = self.channels[channel.target].link.in_flight
+        return self.rounds.waits_for_copy(tag.rounds) or (flight is not None and flight.tag == tag)
 
     def _processed(self, channel: Channel, offset: int) -> None:
         channel.processed = self._positions[channel.origin] = offset

@@ -176,6 +176,15 @@ class BadDay(World):
                     assert b"zq9-" not in path.read_bytes(), f"{path} shows the password"
 
 
+@contextlib.contextmanager
+def running(folder: pathlib.Path, **options: Any) -> Iterator[tuple[BadDay, EngineProcess]]:
+    """A job that synchronises, with some data."""
+    with BadDay(folder, **options) as day:
+        day.write("east", "before")
+        engine = day.synchronised_engine()
+        yield day, engine
+
+
 def within(*words: object) -> tuple[str, str, int]:
     """A command to its end, within this process because that is four times as fast. Output, errors, exit status."""
     out, error = io.StringIO(), io.StringIO()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bisync.core.tag import Tag
 from bisync.precheck import precheck
 from bisync.testing.servers import free_port
 from tests.bad_days.harness import NEW_SECRET, SECRET, BadDay, LockedServer, Meddler, http, listener, silent
@@ -98,9 +99,8 @@ def away(day: BadDay) -> None:
     day.urls["west"] = f"redis://:{SECRET}@127.0.0.1:{free_port()}"
 
 
-TAG_OF_ANOTHER = (
-    '{"bisync":1,"job":"other","epoch":4,"engine":"e","applied":[0,1,5],"floors":{},"copied":true,"rounds":[]}'
-)
+TAG, REVERSE_TAG = "bisync:orders:tag:forward", "bisync:orders:tag:reverse"
+TAG_OF_ANOTHER = Tag("other", 4, "e", (0, 1, 5), copied=True).encode().decode()
 CASES: dict[str, tuple[Prepare, tuple[str, ...]]] = {
     "same server": (same_server, ("are the same server", "correct the url")),
     "wrong password": (wrong_password, ("west: password:", "refused the password of", "correct user and password")),
@@ -123,11 +123,11 @@ CASES: dict[str, tuple[Prepare, tuple[str, ...]]] = {
     "a replica": (replica, ("west: role: a replica of", "name its master")),
     "replica of the other": (replica_of_the_other, ("west: role: a replica of",)),
     "nothing listens": (away, ("west: reachable:", "refused the connection", "start the server")),
-    "a string in the tag key": (do("west", "SET", "bisync:orders:tag:forward", "mine"), ("west: ", "bisync:orders:tag:forward", "elete it", "another name")),
-    "a hash in the tag key": (do("west", "HSET", "bisync:orders:tag:forward", "a", "b"), ("west: ", "bisync:orders:tag:forward", "elete it")),
-    "a hash in the reverse tag key": (do("east", "HSET", "bisync:orders:tag:reverse", "a", "b"), ("east: ", "bisync:orders:tag:reverse", "elete it")),
+    "a string in the tag key": (do("west", "SET", TAG, "mine"), ("west: ", TAG, "elete it", "another name")),
+    "a hash in the tag key": (do("west", "HSET", TAG, "a", "b"), ("west: ", TAG, "elete it")),
+    "a hash in the reverse tag key": (do("east", "HSET", REVERSE_TAG, "a", "b"), ("east: ", REVERSE_TAG, "elete it")),
     "another job's tag": (
-        do("west", "SET", "bisync:orders:tag:forward", TAG_OF_ANOTHER),
+        do("west", "SET", TAG, TAG_OF_ANOTHER),
         ("west: ", "other", "elete it"),
     ),
 }
@@ -144,7 +144,8 @@ def test_a_job_that_cannot_begin_says_why_and_changes_nothing(tmp_path: pathlib.
             day.reaches("west", "east:kept")
         before = keys(day)
         day.refused(*words)
-        failed = [f"{c.site or 'both'}: {c.name}: {c.reason} {c.remedy}" for c in precheck(day.job) if c.result == "failed"]
+        checks = [c for c in precheck(day.job) if c.result == "failed"]
+        failed = [f"{c.site or 'both'}: {c.name}: {c.reason} {c.remedy}" for c in checks]
         assert all(any(word in line for line in failed) for word in words), failed
         assert keys(day) == before
         document = day.status()

@@ -93,7 +93,7 @@ def rounds_begin_before_both_streams_are_read(patch: pytest.MonkeyPatch) -> None
 
 
 def the_reply_to_a_fence_is_not_waited_for(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Rounds, "waits_for_copy", lambda self, numbers: False)
+    patch.setattr(Pair, "_waits_for_reply", lambda self, channel, tag: False)
 
 
 def the_copy_is_finished_before_it_was_seen_back(patch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,7 @@ def reads_patterns(args: Args) -> bool:
 
 
 def _both(find: Finder) -> Maker:
-    """RENAME, LMOVE: both keys are written, from what the first one held."""
+    """RENAME: both keys are written, from what the first one held."""
 
     def footprint(args: Args, database: int) -> Footprint:
         writes = Write(database, args[1], None, False), Write(database, args[2], None, False)
@@ -151,8 +151,18 @@ def _both(find: Finder) -> Maker:
     return footprint
 
 
+def _item_to_other(find: Finder) -> Maker:
+    """LMOVE source destination: nothing is moved where the destination is of another type, so it is read too."""
+
+    def footprint(args: Args, database: int) -> Footprint:
+        places = (database, args[1]), (database, args[2])
+        return Footprint(tuple(Write(*place, None, False) for place in places), places)
+
+    return footprint
+
+
 def _member_to_other(find: Finder) -> Maker:
-    """SMOVE source destination member"""
+    """SMOVE source destination member: as with LMOVE, the destination is read too, for its type."""
 
     def footprint(args: Args, database: int) -> Footprint:
         element = ("set", args[3])
@@ -161,7 +171,7 @@ def _member_to_other(find: Finder) -> Maker:
             Write(database, args[1], TTL, False),
             Write(database, args[2], element, False),
         )
-        return Footprint(writes, ((database, args[1]),))
+        return Footprint(writes, ((database, args[1]), (database, args[2])))
 
     return footprint
 
@@ -251,7 +261,7 @@ EFFECTS: dict[str, Effect] = {
                              _removed_elements("zset")),
     "expires": Effect("the time to live is set or taken away", "expires", _expires),
     "renames": Effect("the second key is what the first was; the first is gone", "moves", _both),
-    "moves item": Effect("an item goes from the first list to the second", "moves", _both),
+    "moves item": Effect("an item goes from the first list to the second", "moves", _item_to_other),
     "copies": Effect("the second key is what the first is", "moves", _copy),
     "moves key": Effect("the key goes to another database", "moves", _across),
     "stores": Effect("the first key is computed from the others", "moves", _first_from_rest),
