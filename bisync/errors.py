@@ -41,7 +41,12 @@ class JobFileError(BisyncError):
 
 
 class StreamError(BisyncError):
-    """Bytes that are no replication stream: a damaged connection, a damaged journal, or not a Redis server."""
+    """Bytes that are no replication stream: a damaged connection, a damaged journal, or not a Redis server.
+
+    `site` is whose stream it was, where it is known.
+    """
+
+    site = ""
 
 
 class RdbError(BisyncError):

@@ -176,6 +176,8 @@ class Arbiter:
     # -- the policy
     def _beats(self, a: Winner, b: Winner) -> bool:
         """The policy's total order on writes. A delete loses to a concurrent update."""
+        if a.operation.stale != b.operation.stale:
+            return b.operation.stale
         if self._rules.policy != LAST_WRITER:
             return a.site == self._rules.policy
         a_deletes, b_deletes = deletes(a.operation.args), deletes(b.operation.args)

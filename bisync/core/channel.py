@@ -42,7 +42,7 @@ class Channel:
     inbox: collections.deque[Entry] = attrs.field(factory=collections.deque)  # read, and waiting for a reply
     processed: int = 0  # offset in the origin's stream up to which everything was acted on
     pending: PendingWrites = attrs.field(factory=PendingWrites)
-    failed: collections.deque[Clock] = attrs.field(factory=collections.deque)  # writes with an error reply, in order
+    failed: set[Clock] = attrs.field(factory=set)  # pending writes of which a command failed at the target
     refused: str = ""  # why the target refuses at present
     refusals: int = 0  # in a row
     counters: Counters = attrs.field(factory=Counters)

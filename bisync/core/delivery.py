@@ -22,6 +22,10 @@ RETRY_MS_MIN, RETRY_MS_MAX = 100, 5_000
 """The pause after a refusal that may heal; it doubles with each in a row."""
 
 
+FLOOR_BYTES = 1 << 20
+"""A floor that stays so far behind, because no tag of ours stands in the site's stream, is moved by a lone tag."""
+
+
 @attrs.define(eq=False)
 class Delivery:
     """Makes tagged transactions of what is queued. One life of one engine."""
@@ -69,6 +73,9 @@ class Delivery:
             channel.told_ms = now_ms
         if now_ms - channel.told_ms < self.rules.checkpoint_every_ms:
             return False
+        across = self.channels.get(channel.target)
+        if across is not None and across.processed - self.floors.offset(across.origin) >= FLOOR_BYTES:
+            return True  # the floor over there waits for a tag of ours
         untold = self.clock_here(channel)[2] - channel.told[2]
         return (channel.worth_telling and untold > 0) or untold >= self.rules.checkpoint_bytes
 
@@ -129,6 +136,7 @@ class Delivery:
         elif results is None:
             self._tag_lost(channel, held)
         else:
+            self.check_tag(channel, held)  # the refusal took the guard away, and the new one may guard another's tag
             self._refused(channel, read_refusal(replies[:-3]), now_ms)
 
     def check_tag(self, channel: Channel, held: object) -> None:
@@ -190,8 +198,9 @@ class Delivery:
         """A renewal that found no key: it had expired at the target before the renewal came."""
         if any(results[n] == 0 for n in item.renewals):
             assert item.clock is not None
-            channel.failed.append(item.clock)
-            if not self.rules.bidirectional:
+            if self.rules.bidirectional:
+                channel.failed.add(item.clock)
+            else:
                 text = f"a key expired at {channel.target} before its renewal came: {item.summary()}. Run bisync verify"
                 self.actions.append(Notice("warning", "unequal", text))
 
@@ -207,8 +216,9 @@ class Delivery:
                 )
             elif item.kind == "write":
                 assert item.clock is not None
-                channel.failed.append(item.clock)
-                if not self.rules.bidirectional:
+                if self.rules.bidirectional:
+                    channel.failed.add(item.clock)
+                else:
                     text = f"{channel.target}: {error}; the key was changed there by something else. Run bisync verify"
                     self.actions.append(Notice("error", "unequal", text))
 

@@ -26,7 +26,6 @@ _SETTINGS = {
 _WIPERS = frozenset((b"FLUSHALL", b"FLUSHDB", b"SWAPDB"))
 """Commands that may take the tag and the notes away."""
 
-_COPIED = (b"COPIED",)
 
 _PLAIN = frozenset(
     row.name
@@ -50,6 +49,7 @@ class Operation:
     target_database: int
     row: Row | None = None  # None: a copied key
     wipes: bool = False
+    stale: bool = False  # the removal of a key that a snapshot lacks: no write, so it never wins
     overruled: bool = False  # a deletion that lost to a renewal: it is not applied
     _footprint: Footprint | None = None
 
@@ -73,10 +73,10 @@ class Operation:
         return (place for place in places if place != EVERY_KEY)
 
 
-def copied_operation(database: int, key: bytes) -> Operation:
-    """A key of a full copy: it overwrites the whole key, and commutes with nothing."""
+def copied_operation(database: int, key: bytes, stale: bool) -> Operation:
+    """A key of a full copy, or the removal of a stale one: it overwrites the whole key, and commutes with nothing."""
     footprint = Footprint((Write(database, key, None, True),), ())
-    return Operation((*_COPIED, key), database, b"", database, footprint=footprint)
+    return Operation((b"COPIED", key), database, b"", database, stale=stale, footprint=footprint)
 
 
 class Understanding:

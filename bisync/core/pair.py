@@ -42,6 +42,7 @@ class CopiedKey:
     database: int  # as the source numbers it
     key: bytes | None  # None: a library of functions
     parts: Sequence[Part]
+    stale: bool = False  # the target has it and the snapshot has not: `parts` remove it
 
 
 class Pair:
@@ -106,6 +107,8 @@ class Pair:
             return False
         if x == self.rules.source and not self.copying.finished:
             return False  # what follows the snapshot waits until the copy is finished
+        if not self.copying.finished:
+            return True  # the echoes of the copied keys end the copy, so they must be read whatever is pending
         mine, bound = channel.pending.size, self.rules.pending_bytes
         across = self.channels.get(self.rules.other(x))
         theirs = across.pending.size if across else 0
@@ -177,9 +180,12 @@ class Pair:
 
     def _check_failed(self, channel: Channel, write: Pending) -> None:
         """A command of it failed across, and it met no conflict: the keys were unequal before. Its origin is right."""
-        failed = channel.failed
-        while failed and failed[0] <= write.clock:
-            if failed.popleft() == write.clock and not write.contested:
+        if write.clock in channel.failed:
+            channel.failed.discard(write.clock)
+            if not write.contested:
+                names = ", ".join(sorted({repr(key)[2:-1] for o in write.operations for _, key in o.written})[:5])
+                text = f"a command of {channel.origin} failed at {channel.target}: {names} differed. It is copied anew"
+                self._actions.append(Notice("warning", "unequal", text))
                 self._arbitrate_places(write, channel.origin, channel.origin)
 
     def _arbitrate_places(self, write: Pending, site: str, authority: str) -> None:
@@ -210,7 +216,9 @@ class Pair:
             parts = [(o.target_database, o.packed) for o in operations]
             item = Item("write", parts, size, clock, (entry.start, entry.database), now_ms, operations=len(parts))
             item.wipes = any(o.wipes for o in operations)
-            if len({database for database, _ in parts}) == 1:  # else the replies do not stand in the parts' places
+            if (
+                len({database for database, _ in parts}) == 1 and not item.wipes
+            ):  # else the replies do not stand in the parts' places
                 item.renewals = tuple(n for n, o in enumerate(operations) if o.expires and o.args[0] != b"PERSIST")
             channel.link.put(item)
 
@@ -263,7 +271,7 @@ class Pair:
         for key in keys:
             clock = self.copying.next_clock()
             if self.rules.bidirectional and key.key is not None:
-                operation = copied_operation(key.database, key.key)
+                operation = copied_operation(key.database, key.key, key.stale)
                 mine = Pending(clock, start, [operation], channel.seen, OLDEST_MS, len(key.key))
                 self._detect(channel, mine)
                 channel.pending.add(mine)
@@ -274,7 +282,8 @@ class Pair:
 
     def copy_waits(self) -> bool:
         """Must the reader of the snapshot wait, because the target is slower?"""
-        return self.channels[self.rules.source].link.queued_bytes >= self.rules.queue_bytes
+        channel = self.channels[self.rules.source]
+        return channel.link.queued_bytes >= self.rules.queue_bytes or channel.pending.size >= self.rules.pending_bytes
 
     def snapshot_ended(self, now_ms: int) -> None:
         """Every key of the snapshot was handed in."""

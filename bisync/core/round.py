@@ -72,7 +72,10 @@ class Rounds:
         """The reply to a fence."""
         self._asked.discard(number)
         if any(isinstance(value, Exception) for value in copy):  # an element asked of a key of another type
-            self._arbiter.begin_again(number)
+            if not self._arbiter.begin_again(number):
+                raise BisyncError(
+                    "a key that both sites wrote cannot be read", why=str(copy), hint="see the server's log"
+                )
         else:
             self._copies[number] = copy
 

@@ -51,7 +51,8 @@ class SnapshotKeys:
         """The removal of a key that the target has (database as the source numbers it) and the snapshot has not."""
         if (database, key) in self.seen or not self.rules.scope.holds(database, key):
             return None
-        return CopiedKey(database, key, [(self.rules.database_at(self.rules.target, database), pack(b"UNLINK", key))])
+        parts = [(self.rules.database_at(self.rules.target, database), pack(b"UNLINK", key))]
+        return CopiedKey(database, key, parts, stale=True)
 
 
 def put(item: Value | String, database: int, now_ms: int) -> Part:

@@ -15,7 +15,7 @@ from bisync.core.restore import read_note
 from bisync.core.round import Notes
 from bisync.core.rules import Rules
 from bisync.core.tag import Tag
-from bisync.errors import HistoryGap, Superseded
+from bisync.errors import BisyncError, HistoryGap, Superseded
 
 
 @attrs.frozen
@@ -87,6 +87,16 @@ class Taking:
             return Tag(self.rules.job, self.epoch, self.engine, floors=self.place(channel))
         floors = {**known.floors, **self.place(channel)}
         return attrs.evolve(known, epoch=self.epoch, engine=self.engine, floors=floors, rounds=())
+
+    def check_tags(self) -> None:
+        """Raises BisyncError where one tag of a job that is under way is gone and nothing remembers it."""
+        gone = [channel for channel in self.held if channel not in self.known]
+        if gone and any(tag.copied for tag in self.known.values()):
+            raise BisyncError(
+                f"the tag of the {gone[0]} channel is gone, and the store has no copy of it",
+                why="how far that channel was applied is not known any more",
+                hint="run bisync verify to see the differences, then bisync reset and begin with a new full copy",
+            )
 
     def place(self, channel: str) -> dict[str, Position]:
         """The history of the site that holds the tag, as a floor there: only its name counts, as it is not read."""

@@ -26,19 +26,18 @@ async def beat_at_source(life: "Life") -> None:
     ) as connection:
         await connection.send(guard)
         held = (await connection.replies(3))[-1]
+        beating = False  # what was there before may be of a target that is gone: the tag there has just been taken
         while True:
-            if _epoch(held) > life.epoch:
+            if beating and _epoch(held) > life.epoch:
                 raise Superseded(f"a newer engine has taken the job {life.rules.job}", hint="nothing: it goes on")
             value = b"%d %d" % (life.clock.now_ms(), life.epoch)
             await connection.send(MULTI + pack(b"SET", key, value) + EXEC + guard)
             replies = await connection.replies(6)
             error = next((r for r in replies if isinstance(r, Exception)), None)
             if error is not None:
-                life.mirror.event(
-                    life.clock.now_ms(), "info", "no-heartbeat", f"no heartbeat at {life.rules.source}: {error}"
-                )
+                life.mirror.event("info", "no-heartbeat", f"no heartbeat at {life.rules.source}: {error}")
                 return
-            held = replies[-1]
+            held, beating = replies[-1], True
             await trio.sleep(life.job.engine.heartbeat_ms / 1000)
 
 

@@ -15,6 +15,7 @@ from bisync.runtime.control import clean
 
 SILENCE_S = 60.0  # a server that says nothing for so long is taken for gone; `repl-timeout` has the same default
 RECEIVE_BYTES = 1 << 18
+SEND_BYTES = 1 << 20  # for each of which the other side has SILENCE_S
 
 _REFUSALS = {
     "WRONGPASS": "check the user and password in the job file's url",
@@ -60,8 +61,9 @@ class Connection:
     async def send(self, data: bytes) -> None:
         """Send bytes as they are."""
         with _as_site_error(self.site):
-            with trio.fail_after(SILENCE_S):
-                await self._stream.send_all(data)
+            for at in range(0, len(data), SEND_BYTES):  # a slow line may need long for a big value
+                with trio.fail_after(SILENCE_S):
+                    await self._stream.send_all(data[at : at + SEND_BYTES])
 
     async def receive(self) -> bytes:
         """Some bytes, at least one."""
@@ -110,7 +112,7 @@ def refusal(site: Site, error: Exception) -> SiteError:
     read = read_refusal([error])
     text = clean(site, read.text)
     word = text.split(" ", 1)[0]
-    if read.heals:
+    if read.heals or "max number of clients" in text:
         return SiteError(site.name, f"{site.endpoint.address} is not ready", why=text, hint=read.hint)
     hint = _REFUSALS.get(word, "see the server's log")
     return SiteError(site.name, f"{site.endpoint.address} refuses the account", why=text, hint=hint, heals=False)

@@ -78,7 +78,7 @@ class Engine:
         self._reporter = Reporter(self.rules, self._clock, os.getpid(), self._conflicts_so_far())
 
     def _warn(self, text: str) -> None:
-        self._mirror.event(self._clock.now_ms(), "warning", "journal", text)
+        self._mirror.event("warning", "journal", text)
 
     def _conflicts_so_far(self) -> int:
         saved = self._store.report(self.job.name) if self._store else None
@@ -99,7 +99,7 @@ class Engine:
     # -- the course
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises Superseded, or the BisyncError that waiting cannot heal."""
-        self._mirror.record_job(self._clock.now_ms())
+        self._mirror.record_job()
         try:
             with single_error():
                 async with trio.open_nursery() as nursery:
@@ -108,6 +108,9 @@ class Engine:
                     await self._live(nursery)
         except BisyncError as e:
             self._fail(e)
+            raise
+        except Exception as e:
+            self._fail(BisyncError(f"bisync met an error of its own: {type(e).__name__}", hint="please report it"))
             raise
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(STOP_S_MAX):
@@ -138,8 +141,8 @@ class Engine:
                 if (isinstance(e, SiteError) and not e.heals) or damages >= DAMAGES_MAX:
                     raise
                 if isinstance(e, StreamError):
-                    for journal in self._journals.values():
-                        journal.discard()  # the floors are not in it any more, so the intakes begin again there
+                    for x in [e.site] if e.site else self._intakes:
+                        self._intakes[x].discard()  # the next life finds no floor there, and asks the server
                 if trio.current_time() - began_s > GOOD_LIFE_S:
                     pause_s = PAUSE_S_MIN
                 self._suspend(e, pause_s)
@@ -177,26 +180,27 @@ class Engine:
     # -- states
     def _enter(self, state: str, reason: str = "") -> None:
         if (state, reason) != (self._reporter.state, self._reporter.reason):
-            self._mirror.state(state, reason, self._clock.now_ms())
+            self._mirror.state(state, reason)
         self._reporter.state, self._reporter.reason = state, reason
 
     def _suspend(self, error: BisyncError, pause_s: float) -> None:
         again = f"; bisync tries again in {pause_s:g} s"
-        self._mirror.event(self._clock.now_ms(), "warning", "suspended", f"{error}{again}")
+        self._mirror.event("warning", "suspended", f"{error}{again}")
         copied = self._life.pair is None or self._life.pair.copying.finished
         self._enter(states.SUSPENDED if copied else states.INITIALIZING, str(error))
 
     def _fail(self, error: BisyncError) -> None:
         if isinstance(error, Superseded):
-            self._mirror.event(self._clock.now_ms(), "warning", "superseded", str(error), logged=False)
-            self._reporter.silent = True  # the report is the other engine's from here on
+            self._mirror.event("warning", "superseded", str(error), logged=False)
+            self._reporter.silent = True  # report and checkpoints are the other engine's from here on
+            self._mirror.forget_checkpoints()
             return
         pair = self._life.pair
         before = {states.PRECHECKING: states.PRECHECK_FAILED, states.INITIALIZING: states.INITIALIZE_FAILED}
         state = before.get(self._reporter.state, states.FAILED)
         if pair is not None and pair.copying.finished:
             state = states.FAILED
-        self._mirror.event(self._clock.now_ms(), "error", state, str(error), logged=False)
+        self._mirror.event("error", state, str(error), logged=False)
         self._enter(state, str(error))
 
     # -- beside the sync
@@ -212,7 +216,7 @@ class Engine:
     async def _save_report(self, *, last: bool = False) -> None:
         report = self._reporter.report(self._life, last=last)
         if report is not None:
-            self._mirror.report(report.to_dict(), self._clock.now_ms())
+            self._mirror.report(report.to_dict())
         await self._mirror.flush(last=last)
 
     async def _stop_on_signal(self, scope: trio.CancelScope) -> None:
@@ -220,7 +224,7 @@ class Engine:
             async for _ in signals:
                 with trio.move_on_after(STOP_S_MAX):
                     await self._life.quiesce()
-                self._mirror.event(self._clock.now_ms(), "info", "stopped", "stopped by a signal; nothing is under way")
+                self._mirror.event("info", "stopped", "stopped by a signal; nothing is under way")
                 self._enter(states.SUSPENDED, "stopped by a signal")
                 scope.cancel()
 

@@ -51,6 +51,7 @@ class Intake:
         if self._scope is None or self.away or self.error is not None or not self.journal.covers(floor):
             self._stop()
             self.journal.recover(floor)
+            self.journal.sweep()
             await self._nursery.start(self._keep_reading, None)
         return Position(self.replid, floor.offset, floor.database)
 
@@ -63,6 +64,11 @@ class Intake:
         """Take a snapshot, whose bytes go to `spool` (b"" at its end), and read what follows. Returns its position."""
         self._stop()
         return await self._nursery.start(self._keep_reading, spool, False)  # type: ignore[no-any-return]
+
+    def discard(self) -> None:
+        """What the journal holds is damaged: stop reading, and forget it."""
+        self._stop()
+        self.journal.discard()
 
     def _stop(self) -> None:
         if self._scope is not None:
@@ -79,7 +85,8 @@ class Intake:
     ) -> None:
         """Read until stopped; `spool` takes the snapshot of a reader that begins anew."""
         pause_s, standing = PAUSE_S_MIN, False
-        with trio.CancelScope() as self._scope:
+        with trio.CancelScope() as scope:
+            self._scope = scope
             while True:
                 try:
                     with single_error():
@@ -92,7 +99,7 @@ class Intake:
                             if attached.full:
                                 await self._transfer(replica, spool)
                             self.away, pause_s = "", PAUSE_S_MIN
-                            await self._read(replica)
+                            await self._read(replica, scope)
                 except SiteError as e:
                     if not standing:
                         raise
@@ -124,7 +131,7 @@ class Intake:
         spool(b"")
         self._in_transfer = False
 
-    async def _read(self, replica: Replica) -> None:
+    async def _read(self, replica: Replica, scope: trio.CancelScope) -> None:
         journal = self.journal
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._acknowledge, replica)
@@ -132,6 +139,8 @@ class Intake:
                 while journal.full:
                     await trio.sleep(FULL_S)
                 data = await replica.receive()
+                if scope.cancel_called:
+                    return  # stopped when the bytes were here already: the journal is another reader's now
                 journal.append(data)
                 self.grown()
                 if asks_for_ack(data):

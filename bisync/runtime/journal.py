@@ -21,7 +21,7 @@ import attrs
 from bisync.core.position import Position
 from bisync.errors import StreamError
 
-HEADER_BYTES = 512
+HEADER_BYTES = 1024  # room for eight earlier names of the history
 SEGMENT_BYTES = 16 << 20
 MEMORY_BYTES = 4 << 20  # the newest part is also kept in memory, where the engine usually reads
 MEMORY_ONLY_BYTES = 64 << 20  # the bound where there is no disk to write to
@@ -72,7 +72,8 @@ class Journal:
     @property
     def full(self) -> bool:
         """Is the bound reached? Then the reader of the stream waits; the server's backlog holds the rest."""
-        limit = self._limit if self._file is not None else min(self._limit, MEMORY_ONLY_BYTES)
+        on_disk = self._folder is not None and not self._failed
+        limit = self._limit if on_disk else min(self._limit, MEMORY_ONLY_BYTES)
         return self.end - self._kept_from >= limit
 
     @property
@@ -102,16 +103,20 @@ class Journal:
     def begin(self, replid: str, offset: int) -> None:
         """Start anew at this place; what was here is thrown away."""
         self._forget()
-        for segment in self._on_disk():
-            _remove(segment.path)
+        self._clear()
         self._start(replid, offset)
 
     def discard(self) -> None:
         """What is here is damaged: the next `recover` finds nothing and the server is asked for all of it."""
         self._forget()
-        for segment in self._on_disk():
-            _remove(segment.path)
+        self._clear()
         self._start("", 0)
+
+    def _clear(self) -> None:
+        """Remove all segments but those of another engine that is alive: it may be the one that has the job."""
+        for segment in self._on_disk():
+            if not _is_in_use(segment.path):
+                _remove(segment.path)
 
     def go_on_as(self, replid: str) -> None:
         """The server calls the history by this name from here on."""
@@ -119,6 +124,7 @@ class Journal:
             self._follows = (*self._follows, self._replid)[-8:]
             self._replid = replid
             self._close()
+            self._write(b"")  # the link between the two names is on disk before a tag knows only the new one
 
     def _start(self, replid: str, offset: int) -> None:
         self._hole = None
@@ -133,14 +139,18 @@ class Journal:
     def _chain(self, floor: Position) -> list[Segment]:
         """The segments that hold the stream from the floor on, without a hole."""
         chain: list[Segment] = []
-        at, names = floor.offset, {floor.replid}
+        at, segments = floor.offset, self._on_disk()
+        names, known = {floor.replid}, 0
+        while known < len(names):
+            known = len(names)
+            names.update(*({s.replid, *s.follows} for s in segments if names & {s.replid, *s.follows}))
         while True:
-            fitting = [s for s in self._on_disk() if s.start <= at < s.end and names & {s.replid, *s.follows}]
+            fitting = [s for s in segments if s.start <= at < s.end and names & {s.replid, *s.follows}]
             if not fitting:
                 return chain
             best = max(fitting, key=lambda s: s.end)
             chain.append(best)
-            at, names = best.end, names | {best.replid}
+            at = best.end
 
     def _on_disk(self) -> list[Segment]:
         if self._folder is None:
@@ -194,7 +204,8 @@ class Journal:
         text = json.dumps({"bisync-journal": 1, **header, "boot": boot_id()}).encode()
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.write(file, text[: HEADER_BYTES - 1].ljust(HEADER_BYTES - 1) + b"\n")
+            assert len(text) < HEADER_BYTES
+            os.write(file, text.ljust(HEADER_BYTES - 1) + b"\n")
         except OSError:
             os.close(file)
             _remove(path)
@@ -263,7 +274,11 @@ class Journal:
         """Remove segments that other engines left and that hold nothing from the floor on."""
         mine = {s.path for s in self._segments}
         for segment in self._on_disk():
-            if segment.path not in mine and (segment.end <= self._kept_from or segment.replid != self._replid):
+            if (
+                segment.path not in mine
+                and not _is_in_use(segment.path)
+                and (segment.end <= self._kept_from or segment.replid != self._replid)
+            ):
                 _remove(segment.path)
 
 
@@ -283,6 +298,20 @@ def _read_header(path: pathlib.Path) -> Segment | None:
         return Segment(path, fields["replid"], tuple(fields["follows"]), int(fields["start"]), max(0, size))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_in_use(path: pathlib.Path) -> bool:
+    """Is it the segment of another process that is alive? (Names hold the process id.)"""
+    pid = int(path.name.split(".")[-3])
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -19,7 +19,7 @@ from bisync.core.rules import Rules
 from bisync.core.snapshot import SnapshotKeys
 from bisync.core.tag import Tag
 from bisync.core.taking import Memory
-from bisync.errors import SiteError
+from bisync.errors import SiteError, StreamError
 from bisync.runtime.beat import beat_at_source
 from bisync.runtime.connection import Connection
 from bisync.runtime.intake import Intake
@@ -144,8 +144,8 @@ class Life:
                 self._look_at(x, self.intakes[x])
                 if self.pair.wants(x) and (data := self.intakes[x].journal.read(cursor, PIECE_BYTES)):
                     self._cursors[x] = cursor + len(data)
-                    self.pair.receive(x, data, self.clock.now_ms())
-                    await self._perform()
+                    self._receive(x, data)
+                    self._perform()
                     busy = True
             if busy:
                 await trio.lowlevel.checkpoint()
@@ -160,14 +160,22 @@ class Life:
             self.replids[x] = intake.replid
             self.pair.renamed(x, intake.replid)
 
+    def _receive(self, x: str, data: bytes) -> None:
+        assert self.pair is not None
+        try:
+            self.pair.receive(x, data, self.clock.now_ms())
+        except StreamError as e:
+            e.site = x
+            raise
+
     async def _tick(self) -> None:
         assert self.pair is not None
         while True:
             self.pair.tick(self.clock.now_ms())
-            await self._perform()
+            self._perform()
             await trio.sleep(TICK_S)
 
-    async def _perform(self) -> None:
+    def _perform(self) -> None:
         assert self.pair is not None
         for action in self.pair.take_actions():
             match action:
@@ -176,7 +184,7 @@ class Life:
                 case Checkpoint():
                     self._committed(action)
                 case Notice():
-                    self.mirror.event(self.clock.now_ms(), action.level, action.kind, action.text)
+                    self.mirror.event(action.level, action.kind, action.text)
                 case Conflict():
                     self.conflicts += 1
 
@@ -201,8 +209,10 @@ class Life:
                 self.pair.tag_read(origin, held)
                 continue
             replies = await writer.send(action.payload, action.replies)
-            self.pair.answered(origin, replies, self.clock.now_ms())
-            await self._perform()
+            try:
+                self.pair.answered(origin, replies, self.clock.now_ms())
+            finally:
+                self._perform()  # what was committed must be remembered, also where the life ends here
             self._answered.set()
             self._answered = trio.Event()
             self._wake.set()
@@ -238,7 +248,7 @@ class Life:
         finally:
             spool.close()
         self.pair.snapshot_ended(self.clock.now_ms())
-        await self._perform()
+        self._perform()
         while not self.pair.copying.finished:
             await self._answered.wait()
         self.following = True
@@ -252,7 +262,7 @@ class Life:
             while self.pair.copy_waits():
                 await self._answered.wait()
             self.pair.copied(copied[at : at + 1000], self.clock.now_ms())
-            await self._perform()
+            self._perform()
         await trio.lowlevel.checkpoint()
 
     async def _remove_stale(self) -> None:
@@ -265,7 +275,7 @@ class Life:
                     while self.pair.copy_waits():
                         await self._answered.wait()
                     self.pair.copied([stale], self.clock.now_ms())
-                    await self._perform()
+                    self._perform()
 
     async def _hold_reverse(self, held: bool) -> None:
         """While the snapshot is taken nothing of ours may be on its way to the source: so its clock is known."""

@@ -88,6 +88,8 @@ class Replica:
             raise SiteError(
                 self.site.name, what, why=repr(line[:40]), hint="check host and port in the job file", heals=False
             )
+        if word != "NOPERM" and "unknown command" not in text:
+            raise SiteError(self.site.name, "the server cannot serve a replica now", why=text, hint="see its log")
         hint = "let the account run PSYNC and REPLCONF (ACL SETUSER name +psync +replconf)"
         raise SiteError(self.site.name, "the server refuses PSYNC", why=text, hint=hint, heals=False)
 

@@ -7,7 +7,7 @@ from bisync.core import states
 from bisync.core.link import Item
 from bisync.core.rules import Rules
 from bisync.runtime.life import Life
-from bisync.runtime.wallclock import WallClock
+from bisync.runtime.wallclock import WallClock, machine_ms
 from bisync.status import ChannelReport, Drained, Report
 
 REPORT_S = 0.2  # while something changes
@@ -32,7 +32,7 @@ class Reporter:
     def __init__(self, rules: Rules, clock: WallClock, pid: int, conflicts: int) -> None:
         """`conflicts`: how many earlier engines of the job have found."""
         self._rules, self._clock, self._pid = rules, clock, pid
-        self._since_ms = clock.now_ms()
+        self._since_ms = machine_ms()
         self._totals = {x: _Totals() for x in rules.origins}
         self._conflicts, self._epoch = conflicts, 0
         self._last: Report | None = None

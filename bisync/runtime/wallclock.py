@@ -6,6 +6,11 @@ Heartbeats are compared with one another and writes with writes, so a step of th
 import time
 
 
+def machine_ms() -> int:
+    """The machine's clock, in ms since 1970, for what other programs compare with it. It may jump."""
+    return int(time.time() * 1000)
+
+
 class WallClock:
     """Milliseconds since 1970, growing evenly from the moment it was made."""
 

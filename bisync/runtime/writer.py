@@ -109,6 +109,7 @@ async def take(rules: Rules, writers: Sequence[Writer], engine: str, memory: Mem
         taking = Taking(rules, engine, memory, held, histories)
         taking.check_owner()
         taking.check_data()
+        taking.check_tags()
         if await _write_tags(taking, writers):
             return taking.epoch, taking.believed({w.site.name: await w.read_notes() for w in writers})
     raise Superseded(f"other engines keep taking the job {rules.job}", hint="start one engine only")

@@ -310,8 +310,10 @@ class SimulatedPair:
         if self.pair is None:
             return
         try:
-            step(self.pair)
-            self._collect()
+            try:
+                step(self.pair)
+            finally:
+                self._collect()  # what was committed must be remembered, also where the life ends here
         except TagLost:
             self.reconnect()
         except Superseded as e:

@@ -4,7 +4,6 @@ import contextlib
 import pathlib
 import signal
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,9 +11,8 @@ import redis
 
 from bisync.core.reply import read_refusal
 from bisync.testing.servers import free_port
-from tests.bad_days.harness import NEW_SECRET, QUICK, SECRET, BadDay, Meddler
-from tests.bad_days.test_refused_at_start import REVERSE_TAG, TAG, TAG_OF_ANOTHER
-from tests.system.world import EngineProcess, wait_until
+from tests.bad_days.harness import NEW_SECRET, QUICK, SECRET, BadDay, Meddler, running
+from tests.bad_days.test_refused_at_start import TAG
 
 pytestmark = pytest.mark.slow
 

@@ -239,7 +239,7 @@ def part(key: str, kind: str, name: str, overwrites: bool = True) -> Write:
         ("SUNIONSTORE d a b", [whole("d")], ["a", "b"]),
         ("ZUNIONSTORE d 2 a b", [whole("d")], ["a", "b"]),
         ("BITOP AND d a b", [whole("d")], ["a", "b"]),
-        ("LMOVE a b LEFT LEFT", [whole("a"), whole("b")], ["a"]),
+        ("LMOVE a b LEFT LEFT", [whole("a"), whole("b")], ["a", "b"]),
         ("COPY a b DB 5", [whole("b", database=5)], ["a"]),
         ("MOVE a 5", [whole("a"), whole("a", database=5)], ["a"]),
         ("SORT a", [], []),

@@ -62,7 +62,7 @@ class World:
 
     def refuse(self, text: str, now_ms: int = 0) -> list[Action]:
         exec_ = hiredis.ReplyError("EXECABORT Transaction discarded because of previous errors.")
-        replies = [b"OK", b"QUEUED", hiredis.ReplyError(text), exec_, b"OK", b"OK", None]
+        replies = [b"OK", b"QUEUED", hiredis.ReplyError(text), exec_, b"OK", b"OK", self.pair.channels["east"].tag]
         self.pair.answered("east", replies, now_ms)
         return self.actions()
 
@@ -173,7 +173,9 @@ def test_what_is_refused_for_good_stops_the_job_unless_it_may_be_set_aside() -> 
 def test_a_refused_tag_cannot_be_set_aside() -> None:
     world = World(attrs.evolve(RULES, on_refused="quarantine"))
     world.write()
-    replies = [b"OK", hiredis.ReplyError("NOPERM key"), b"QUEUED", hiredis.ReplyError("EXECABORT"), b"OK", b"OK", None]
+    held = world.pair.channels["east"].tag
+    held = world.pair.channels["east"].tag
+    replies = [b"OK", hiredis.ReplyError("NOPERM key"), b"QUEUED", hiredis.ReplyError("EXECABORT"), b"OK", b"OK", held]
     with pytest.raises(BisyncError, match="NOPERM key"):
         world.pair.answered("east", replies, 0)
 
@@ -199,3 +201,13 @@ def test_an_idle_channel_moves_its_checkpoint_seldom_and_only_where_there_is_som
     world.pair.tick(RULES.checkpoint_every_ms * 22)
     told = [a for a in world.actions() if isinstance(a, Send) and a.origin == "east"]
     assert len(told) == 1, "so many bytes were read that the checkpoint must follow"
+
+
+def test_a_refusal_that_hides_another_engines_tag_is_no_reason_to_try_again() -> None:
+    world = World()
+    world.write()
+    theirs = Tag("job", 99, "e9").encode()
+    exec_ = hiredis.ReplyError("EXECABORT Transaction discarded because of previous errors.")
+    oom = hiredis.ReplyError("OOM command not allowed when used memory > 'maxmemory'.")
+    with pytest.raises(Superseded):
+        world.pair.answered("east", [b"OK", b"QUEUED", oom, exec_, b"OK", b"OK", theirs], 0)

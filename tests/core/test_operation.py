@@ -91,7 +91,7 @@ def test_the_job_file_chooses_what_becomes_of_commands_on_all_keys(setting: str,
 
 
 def test_a_copied_key_overwrites_its_whole_key() -> None:
-    copied = copied_operation(1, b"k")
+    copied = copied_operation(1, b"k", stale=False)
     assert list(copied.written) == [(1, b"k")]
     assert all(w.overwrites and w.element is None for w in copied.footprint.writes)
     assert not copied.footprint.reads

@@ -593,10 +593,6 @@ def test_a_hot_key_with_many_writes_at_both_sites_is_one_conflict() -> None:
     assert len(pair.conflicts) == 1
 
 
-# -- known limits, to be lifted
-@pytest.mark.xfail(
-    raises=BisyncError, reason="the target's stream is not read on, and it alone brings the copy's echoes"
-)
 def test_a_copy_is_finished_though_the_target_has_more_pending_than_its_bound() -> None:
     pair = SimulatedPair(attrs.evolve(RULES, pending_bytes=200))
     pair.write("east", (b"SET", b"k", b"v"))
@@ -607,7 +603,6 @@ def test_a_copy_is_finished_though_the_target_has_more_pending_than_its_bound() 
     assert pair.equal
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="the repeated copy's removal of a stale key is preferred like a write")
 def test_a_repeated_copy_loses_no_write_of_the_target_where_the_source_is_preferred() -> None:
     pair = SimulatedPair(attrs.evolve(RULES, policy="east"))
     pair.write("east", (b"SET", b"k", b"v"))
