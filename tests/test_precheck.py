@@ -230,9 +230,7 @@ def test_a_job_that_is_under_way_needs_no_empty_target(pair: Pair) -> None:
     assert checks["tag", "west"].result == "ok" and "epoch 7" in checks["tag", "west"].reason
 
 
-@pytest.mark.parametrize(
-    "value", [b"mine", b"{}", Tag("other", 1, "e").encode()]
-)
+@pytest.mark.parametrize("value", [b"mine", b"{}", Tag("other", 1, "e").encode()])
 def test_a_foreign_value_in_the_tag_key(pair: Pair, value: bytes) -> None:
     pair.west.client().set(TAG, value)
     found = pair.checks()["tag", "west"]

@@ -95,6 +95,10 @@ class Arbiter:
         """The offset at or before every write of an open arbitration, `position` where there is none."""
         return min([position, *(a.low[site] for a in self._open.values())])
 
+    def settles(self, place: Place) -> bool:
+        """Is this whole key being settled?"""
+        return Unit(*place) in self._open
+
     # -- detection
     def compare(self, site: str, mine: Pending, theirs: Iterator[tuple[Pending, Operation]], op: Operation) -> bool:
         """Arbitrate every unit whose value depends on the order of `op`, read at `site`, and pending ones across.
@@ -103,6 +107,8 @@ class Arbiter:
         """
         contested = False
         for pending, held in theirs:
+            if op.row is not None and op.row.change == "counts" and held.row is op.row:
+                continue  # increments: the most common of hot keys
             if mine.concurrent(pending) and not commute(op.args, op.database, held.args, held.database):
                 units = _units_in_doubt(op, held)
                 if units:

@@ -240,7 +240,9 @@ class Pair:
         x, across = channel.origin, self.channels[channel.target].pending
         for operation in mine.operations:
             if len(across):
-                mine.contested |= self.arbiter.compare(x, mine, across.touching(operation), operation)
+                mine.contested |= self.arbiter.compare(
+                    x, mine, across.touching(operation, self.arbiter.settles), operation
+                )
             self.arbiter.taint(x, mine, operation)
             self.arbiter.mark_dirty(x, mine.start, operation)
         for text in self.arbiter.unsettled:

@@ -5,7 +5,8 @@ built when the other site writes for the first time; one that never does costs n
 """
 
 import collections
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
@@ -15,6 +16,10 @@ from bisync.core.position import Clock
 
 Place = tuple[int, bytes]
 """A database, as the source numbers it, and a key."""
+
+
+NEWEST = 16
+"""How many pending writes a new one is compared with where its key is being settled already."""
 
 
 @attrs.define(slots=True, eq=False)
@@ -78,8 +83,14 @@ class PendingWrites:
         """Is a key of a full copy among them?"""
         return bool(self._writes) and self._writes[0].clock[1] == 0
 
-    def touching(self, operation: Operation) -> Iterator[tuple[Pending, Operation]]:
-        """Each pending operation that writes or reads a key which `operation` writes or reads."""
+    def touching(
+        self, operation: Operation, newest_only: Callable[[Place], bool]
+    ) -> Iterator[tuple[Pending, Operation]]:
+        """Each pending operation that writes or reads a key which `operation` writes or reads.
+
+        Of a key for which `newest_only` says so, the newest few: it is being settled as a whole already, so that more
+        would change nothing but cost a comparison each.
+        """
         while self._new:
             self._index(self._new.popleft())
         places = _places(operation)
@@ -90,7 +101,10 @@ class PendingWrites:
             return
         met: set[int] = set()
         for place in places:
-            for write, held in self._by_place.get(place, ()):
+            near: Iterable[tuple[Pending, Operation]] = self._by_place.get(place, ())
+            if newest_only(place):
+                near = itertools.islice(reversed(self._by_place.get(place, collections.deque())), NEWEST)
+            for write, held in near:
                 if id(held) not in met:
                     met.add(id(held))
                     yield write, held

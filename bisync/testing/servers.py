@@ -50,6 +50,7 @@ class LocalServer:
     def __init__(self, folder: pathlib.Path, *options: str, program: str | None = None) -> None:
         self.program, self.folder, self.options = program or find_program(), folder, options
         self.port = free_port()
+        self._has_run = False
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -78,10 +79,14 @@ class LocalServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self.process.poll() is None:
             if self.answers():
+                self._has_run = True
                 return self
             time.sleep(0.01)
         end = (self.folder / "server.log").read_text(errors="replace")[-400:]
         self.stop(signal.SIGKILL)
+        if "Address already in use" in end and not self._has_run:
+            self.port = free_port()  # another program was quicker to take it
+            return self.start()
         raise BisyncError(f"{self.program} did not start on port {self.port}", why=end)
 
     def answers(self) -> bool:

@@ -174,7 +174,6 @@ def test_a_refused_tag_cannot_be_set_aside() -> None:
     world = World(attrs.evolve(RULES, on_refused="quarantine"))
     world.write()
     held = world.pair.channels["east"].tag
-    held = world.pair.channels["east"].tag
     replies = [b"OK", hiredis.ReplyError("NOPERM key"), b"QUEUED", hiredis.ReplyError("EXECABORT"), b"OK", b"OK", held]
     with pytest.raises(BisyncError, match="NOPERM key"):
         world.pair.answered("east", replies, 0)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from bisync.core import commands
 from bisync.core.operation import Operation
-from bisync.core.pending import Pending, PendingWrites
+from bisync.core.pending import NEWEST, Pending, PendingWrites
 from bisync.core.position import START, copied_clock, stream_clock
 from bisync.core.resp import pack
 
@@ -46,13 +46,13 @@ def test_a_write_meets_exactly_the_pending_ones_that_touch_its_keys(
         model.append(pending(n, *(operation(*c, database=database) for c in commands_)))
         subject.add(model[-1])
         if data.draw(st.booleans()):
-            list(subject.touching(asked))  # the index is made at any moment
+            list(subject.touching(asked, lambda place: False))  # the index is made at any moment
         seen = stream_clock(0, data.draw(st.integers(0, n)))
         gone = [p for p in model if p.clock <= seen]
         assert subject.seen_back(seen) == gone
         model = model[len(gone) :]
     expected = [(id(p), id(o)) for p in model for o in p.operations if touches(o, asked)]
-    met = [(id(p), id(o)) for p, o in subject.touching(asked)]
+    met = [(id(p), id(o)) for p, o in subject.touching(asked, lambda place: False)]
     assert sorted(met) == sorted(expected)
     assert len(set(met)) == len(met)
     assert (len(subject), subject.size) == (len(model), 10 * len(model))
@@ -93,3 +93,11 @@ def test_copied_keys_among_them_are_known() -> None:
     assert subject.holds_copied()
     subject.seen_back(copied_clock(1, 1))
     assert not subject.holds_copied()
+
+
+def test_of_a_key_that_is_being_settled_only_the_newest_are_met() -> None:
+    subject = PendingWrites()
+    for n in range(NEWEST + 10):
+        subject.add(pending(n + 1, operation(b"SET", b"k", b"%d" % n)))
+    met = subject.touching(operation(b"SET", b"k", b"v"), lambda place: True)
+    assert [p.start for p, _ in met] == [n + 1 for n in reversed(range(10, NEWEST + 10))]
