@@ -23,7 +23,7 @@ demo: .venv/.ready redis  ## show the main job working on two local servers
 	.venv/bin/bisync demo
 
 test: .venv/.ready redis  ## run all tests, real servers included (ARGS="-k name" to choose)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 3 --dist worksteal $(ARGS)
 
 test-core: .venv/.ready  ## run the tests of the core: seconds, no server
 	$(PY) -m pytest tests/core $(ARGS)

@@ -282,6 +282,21 @@ class Pair:
         self._begin_rounds()
         self._delivery.pump(now_ms)
 
+    def found_at_target(self, keys: Iterable[CopiedKey], now_ms: int) -> None:
+        """Keys that the target holds and the snapshot has not, with the commands that would remove them.
+
+        A broken copy may have left them: then they go. Before the first copy has written anything they can only be
+        writes of the target's clients; unless the job overwrites, they stay and are copied to the source.
+        """
+        if self.copying.again or self.rules.target_not_empty == "overwrite":
+            self.copied(keys, now_ms)
+        elif self.rules.bidirectional:
+            for key in keys:
+                if key.key is not None:
+                    self.arbiter.arbitrate(Unit(key.database, key.key), None, {}, self.rules.target)
+            self._begin_rounds()
+            self._delivery.pump(now_ms)
+
     def copy_waits(self) -> bool:
         """Must the reader of the snapshot wait, because the target is slower?"""
         channel = self.channels[self.rules.source]

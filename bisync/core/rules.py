@@ -19,6 +19,7 @@ class Rules:
     scope: Scope = attrs.field(factory=Scope)  # of the forward channel: databases as the source numbers them
     policy: str = LAST_WRITER  # or the name of the site whose writes win
     actions: dict[str, str] = attrs.field(factory=dict)  # "flush", "swapdb", "publish", "function" -> pass, drop, stop
+    target_not_empty: str = "refuse"  # or "overwrite": may keys that only the target has be removed by the first copy?
     on_refused: str = "stop"  # or "quarantine": what to do with a command that cannot be applied
     heartbeat_ms: int = 1000  # 0: none
     checkpoint_every_ms: int = 10_000  # how long an idle channel waits before it moves its checkpoint

@@ -46,6 +46,7 @@ def rules_of(job: Job) -> Rules:
         scope=job.objects,
         policy=policy if policy == LAST_WRITER else policy.removeprefix("prefer:"),
         actions=attrs.asdict(job.commands),
+        target_not_empty=job.full_copy.target_not_empty,
         on_refused=job.engine.on_refused,
         heartbeat_ms=job.engine.heartbeat_ms,
         checkpoint_every_ms=job.engine.checkpoint_every_ms,

@@ -274,7 +274,7 @@ class Life:
                 if stale is not None:
                     while self.pair.copy_waits():
                         await self._answered.wait()
-                    self.pair.copied([stale], self.clock.now_ms())
+                    self.pair.found_at_target([stale], self.clock.now_ms())
                     self._perform()
 
     async def _hold_reverse(self, held: bool) -> None:

@@ -52,6 +52,7 @@ def course(seed: int) -> Course:
         "job",
         "east",
         "west",
+        target_not_empty="overwrite",
         bidirectional=draw.random() > 0.1,
         scope=draw.choice(SCOPES),
         policy=draw.choice([LAST_WRITER, LAST_WRITER, "east", "west"]),

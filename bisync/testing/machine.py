@@ -29,7 +29,7 @@ _WRITES = client_commands(_KEYS, expiring=False)
 class TwoSites(RuleBasedStateMachine):
     """A simulated pair to which anything may happen at any moment. Every step that cannot happen now does nothing."""
 
-    job = Rules("job", "east", "west", heartbeat_ms=0)
+    job = Rules("job", "east", "west", heartbeat_ms=0, target_not_empty="overwrite")
     """The job; the policy and the size of a transaction are drawn."""
 
     def __init__(self) -> None:

@@ -234,7 +234,7 @@ class SimulatedPair:
         if self._keys.remember:
             places = sorted(self.dataset(self.rules.target))
             gone = [key for place in places if (key := self._keys.stale(*place)) is not None]
-            self._guarded(lambda p: p.copied(gone, self.now_ms))
+            self._guarded(lambda p: p.found_at_target(gone, self.now_ms))
         self._guarded(lambda p: p.snapshot_ended(self.now_ms))
         return True
 

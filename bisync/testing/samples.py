@@ -1,8 +1,11 @@
-"""One or more calls of every write command of Redis 7.0, each with what must be there before it.
+"""One or more calls of every write command of Redis 7.0 to 8.2, each with what must be there before it.
 
 Tests run them on real servers, alone and against a synchronised pair. Each call takes effect after its setup, does not
-block and always has the same outcome, so that two servers can be compared afterwards.
+block and always has the same outcome, so that two servers can be compared afterwards. Not every server knows every
+command: see `unknown_to`.
 """
+
+from collections.abc import Container
 
 import attrs
 
@@ -78,6 +81,19 @@ HINCRBYFLOAT | HINCRBYFLOAT h f 0.25 | HSET h f 1
 HMSET | HMSET h f 1 g 2 | HSET h f 0
 HSET | HSET h f 1 g 2 | HSET h f 0 ; PEXPIREAT h $moment
 HSETNX | HSETNX h f 1 | HSET h g 0
+HEXPIRE | HEXPIRE h 100000 FIELDS 1 f | HSET h f 1 g 2
+HEXPIRE | HEXPIRE h 0 FIELDS 2 f x | HSET h f 1 g 2
+HEXPIREAT | HEXPIREAT h $moment_s NX FIELDS 1 f | HSET h f 1 g 2
+HPEXPIRE | HPEXPIRE h 100000000 FIELDS 2 f g | HSET h f 1 g 2
+HPEXPIREAT | HPEXPIREAT h $moment GT FIELDS 2 f g | HSET h f 1 g 2 ; HPEXPIREAT h 4000000000000 FIELDS 1 f
+HPERSIST | HPERSIST h FIELDS 2 f g | HSET h f 1 g 2 ; HPEXPIREAT h $moment FIELDS 1 f
+HGETDEL | HGETDEL h FIELDS 2 f x | HSET h f 1 g 2
+HGETDEL | HGETDEL h FIELDS 1 f | HSET h f 1
+HGETEX | HGETEX h PXAT $moment FIELDS 1 f | HSET h f 1 g 2
+HGETEX | HGETEX h PERSIST FIELDS 1 f | HSET h f 1 g 2 ; HPEXPIREAT h $moment FIELDS 1 f
+HSETEX | HSETEX h FNX PXAT $moment FIELDS 1 f v | HSET h g 2
+HSETEX | HSETEX h FXX KEEPTTL FIELDS 1 f v | HSET h f 1 g 2 ; HPEXPIREAT h $moment FIELDS 1 f
+HSETEX | HSETEX h FIELDS 2 f v g w | HSET h f 1 ; HPEXPIREAT h $moment FIELDS 1 f
 BLMOVE | BLMOVE l m LEFT RIGHT 1 | RPUSH l a b
 BLMPOP | BLMPOP 1 1 l RIGHT COUNT 2 | RPUSH l a b c
 BLMPOP | BLMPOP 1 2 k l LEFT | RPUSH l a b c
@@ -140,12 +156,14 @@ ZREMRANGEBYRANK | ZREMRANGEBYRANK z 0 0 | ZADD z 0 a 0 b 0 c
 ZREMRANGEBYSCORE | ZREMRANGEBYSCORE z 1 2 | ZADD z 0 a 1 b 2 c
 ZUNIONSTORE | ZUNIONSTORE d 2 z y | ZADD z 1 a 2 b ; ZADD y 1 a
 XACK | XACK x g 1-1 | XADD x 1-1 f v ; XGROUP CREATE x g 0 ; XREADGROUP GROUP g c STREAMS x >
+XACKDEL | XACKDEL x g DELREF IDS 1 1-1 | XADD x 1-1 f v ; XGROUP CREATE x g 0 ; XREADGROUP GROUP g c STREAMS x >
 XADD | XADD x 2-1 f v | XADD x 1-1 f v
 XADD | XADD x NOMKSTREAM MAXLEN = 1 2-1 f v g w | XADD x 1-1 f v
 XADD | XADD x MAXLEN ~ 1 2-1 f v | XADD x 1-1 f v
 XAUTOCLAIM | XAUTOCLAIM x g d 0 0 JUSTID | XADD x 1-1 f v ; XGROUP CREATE x g 0 ; XREADGROUP GROUP g c STREAMS x >
 XCLAIM | XCLAIM x g d 0 1-1 TIME 1700000000000 | XADD x 1-1 f v ; XGROUP CREATE x g 0 ; XREADGROUP GROUP g c STREAMS x >
 XDEL | XDEL x 1-1 | XADD x 1-1 f v ; XADD x 2-1 f v
+XDELEX | XDELEX x KEEPREF IDS 1 1-1 | XADD x 1-1 f v ; XADD x 2-1 f v
 XGROUP CREATE | XGROUP CREATE x g $ MKSTREAM |
 XGROUP CREATE | XGROUP CREATE x g 0 | XADD x 1-1 f v
 XGROUP CREATECONSUMER | XGROUP CREATECONSUMER x g c | XADD x 1-1 f v ; XGROUP CREATE x g 0
@@ -157,6 +175,11 @@ XREADGROUP | XREADGROUP GROUP g c NOACK STREAMS x > | XADD x 1-1 f v ; XGROUP CR
 XSETID | XSETID x 5-1 | XADD x 1-1 f v
 XTRIM | XTRIM x MINID = 2-1 | XADD x 1-1 f v ; XADD x 2-1 f v
 XTRIM | XTRIM x MAXLEN 1 | XADD x 1-1 f v ; XADD x 2-1 f v
+VADD | VADD v VALUES 2 1 0 a |
+VADD | VADD v VALUES 2 0 1 b SETATTR {"n":1} | VADD v VALUES 2 1 0 a
+VREM | VREM v b | VADD v VALUES 2 1 0 a ; VADD v VALUES 2 0 1 b
+VREM | VREM v a | VADD v VALUES 2 1 0 a
+VSETATTR | VSETATTR v a {"n":1} | VADD v VALUES 2 1 0 a
 COPY | COPY s d | SET s v PXAT $moment
 COPY | COPY s d DB 3 REPLACE | SADD s a
 DEL | DEL a b nothing | SET a 1 ; SET b 2
@@ -204,3 +227,12 @@ def _read() -> tuple[Sample, ...]:
 
 SAMPLES: tuple[Sample, ...] = _read()
 """All samples, in the order of the command table."""
+
+
+def unknown_to(known: Container[bytes], *samples: Sample) -> list[str]:
+    """The commands of these samples that a server does not know.
+
+    `known` is its reply to COMMAND LIST, in small letters (the names of its modules' commands come in capitals).
+    """
+    calls = [call for sample in samples for call in (*sample.setup, sample.call) if call]
+    return sorted({call[0].decode().upper() for call in calls if call[0].lower() not in known})

@@ -24,7 +24,7 @@ from bisync.testing.site import SimulatedSite
 from bisync.testing.strategies import Command, adds, counters, keys, pushes
 
 EXAMPLES = settings().max_examples  # of the profile
-RULES = Rules("job", "east", "west", heartbeat_ms=0)
+RULES = Rules("job", "east", "west", heartbeat_ms=0, target_not_empty="overwrite")
 SITES = ("east", "west")
 HOUR_MS = 3_600_000
 
@@ -615,3 +615,15 @@ def test_a_repeated_copy_loses_no_write_of_the_target_where_the_source_is_prefer
     pair.start()
     pair.drain()
     assert value(pair, b"w", "west") == value(pair, b"w", "east") == (b"1",)
+
+
+def test_a_job_that_refuses_removes_nothing_that_the_target_got_before_the_first_copy() -> None:
+    pair = SimulatedPair(attrs.evolve(RULES, target_not_empty="refuse"))
+    pair.write("east", (b"SET", b"k", b"v"))
+    pair.start()
+    pair.write("west", (b"RPUSH", b"early", b"1"))
+    pair.kill()  # before a tag could say from where the target's stream is to be read
+    pair.write("west", (b"RPUSH", b"early", b"2"))
+    pair.start()
+    pair.drain()
+    assert value(pair, b"early", "west") == value(pair, b"early", "east") == (b"1", b"2")

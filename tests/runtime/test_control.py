@@ -73,8 +73,10 @@ def answering(answer: bytes) -> Iterator[int]:
 
 
 def test_info_settings_and_role(server: LocalServer, tmp_path: pathlib.Path) -> None:
+    with server.client() as client:
+        version = client.info("server")["redis_version"]
     with Control(site(tmp_path, server.port)) as control:
-        assert control.info("server")["redis_version"].startswith("7.")
+        assert control.info("server")["redis_version"] == version
         assert control.config_get("maxmemory-policy") == "noeviction"
         assert control.config_get("no-such-setting") is None
         assert control.role() == "master"

@@ -30,6 +30,25 @@ LOOK_S = 0.003  # between two looks at a condition
 FORWARD, REVERSE = "forward", "reverse"
 TAGS = {FORWARD: "west", REVERSE: "east"}  # by channel: the site that holds its tag
 
+# The fields of a hash that have an expiry, and the moments. Servers before 7.4 know of none.
+FIELD_EXPIRIES = """
+local found = {}
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  local at_ms = redis.pcall('HPEXPIRETIME', KEYS[1], 'FIELDS', 1, field)
+  if at_ms.err then break end
+  if at_ms[1] >= 0 then found[#found + 1] = {field, at_ms[1]} end
+end
+return found
+"""
+
+# The elements of a vector set with their vectors and attributes. Its graph is by chance, and DUMP shows it.
+VECTORS = """
+local found = redis.call('VRANDMEMBER', KEYS[1], redis.call('VCARD', KEYS[1]))
+table.sort(found)
+for n, e in ipairs(found) do found[n] = {e, redis.call('VEMB', KEYS[1], e), redis.call('VGETATTR', KEYS[1], e)} end
+return found
+"""
+
 Held = dict[tuple[int, bytes], tuple[str, Any, int]]
 
 
@@ -244,6 +263,8 @@ def _read(client: "redis.Redis", keys: list[bytes]) -> Iterator[tuple[bytes, tup
         value = next(values)
         if kind == "stream":
             value = (value, stream_state(next(values)))
+        if kind == "hash" and (expiries := next(values)):
+            value = (value, {field: at_ms for field, at_ms in expiries})
         yield key, (kind, value, expires_at_ms)
 
 
@@ -252,8 +273,9 @@ _READS: Mapping[str, Callable[[Any, bytes], object]] = {
     "string": lambda pipe, key: pipe.get(key),
     "list": lambda pipe, key: pipe.lrange(key, 0, -1),
     "set": lambda pipe, key: pipe.smembers(key),
-    "hash": lambda pipe, key: pipe.hgetall(key),
+    "hash": lambda pipe, key: (pipe.hgetall(key), pipe.eval(FIELD_EXPIRIES, 1, key)),
     "zset": lambda pipe, key: pipe.zrange(key, 0, -1, withscores=True),
+    "vectorset": lambda pipe, key: pipe.eval(VECTORS, 1, key),
     "stream": lambda pipe, key: (pipe.xrange(key), pipe.execute_command("XINFO", "STREAM", key, "FULL")),
 }
 

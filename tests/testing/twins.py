@@ -1,6 +1,12 @@
-"""A simulated site and a real server behind one face, so that one test can ask both, or each in turn."""
+"""A simulated site and a real server behind one face, so that one test can ask both, or each in turn.
+
+The simulated site is a Redis 7.0. What newer servers write in other words is put into those of 7.0 here, by the
+version of the server: `in_words_of_7_0` for the stream, `comparable` for replies. Measured with 7.0.15, Redict 7.3.6
+(which began as Redis 7.2), 8.0.2 and 8.2.3.
+"""
 
 import pathlib
+import re
 import shlex
 import socket
 from collections.abc import Callable, Iterator
@@ -25,6 +31,14 @@ READS: dict[str, tuple[str, Callable[[Any], object]]] = {
     "zset": ("ZRANGE", lambda words: {m: float(s) for m, s in zip(words[::2], words[1::2], strict=True)}),
 }
 """By type: how to read a whole value, and how to make it comparable."""
+SHORT_SCORES = SET_KEEPS_WORDS = MULTI_BEFORE_SELECT = SPOP_IN_ONE = READS_WHEN_FULL = (7, 2)
+"""The versions from which on a score has the fewest digits that name it; SET with a moment keeps NX, XX and GET in the
+stream; a transaction's first SELECT comes after MULTI; SPOP of several members is one SREM; and a server without
+memory lets reads into a transaction."""
+FIELDS_KEEP_EXPIRIES = RESTORE_LOOKS_FIRST = (8, 2)
+"""From here on HINCRBYFLOAT is sent as HSETEX KEEPTTL, and RESTORE with REPLACE deletes an expired key before it looks
+at the payload."""
+_NUMBER = re.compile(rb"\$[0-9]+\r\n(?=[^\r]*[.e])(-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)\r\n")
 RANGES = {"LRANGE": ("0", "-1"), "ZRANGE": ("0", "-1", "WITHSCORES")}
 
 
@@ -41,6 +55,38 @@ def parse(data: bytes) -> list[object]:
 def pack_line(line: str) -> bytes:
     """A command from its words; '' is an empty one."""
     return pack_command(tuple(shlex.split(line)))
+
+
+def in_words_of_7_0(stream: bytes, version: tuple[int, ...]) -> bytes:
+    """What a server of this version sent, as 7.0 would have sent it."""
+    if version < min(SET_KEEPS_WORDS, FIELDS_KEEP_EXPIRIES):
+        return stream
+    commands = [_in_words_of_7_0(words) for words in parse(stream)]  # type: ignore[arg-type]
+    for n in range(len(commands) - 1):
+        if commands[n] == (b"MULTI",) and commands[n + 1][0] == b"SELECT":
+            commands[n : n + 2] = commands[n + 1], commands[n]
+    return b"".join(map(pack_command, commands))
+
+
+def _in_words_of_7_0(words: list[bytes]) -> tuple[bytes, ...]:
+    if words[0].upper() == b"SET" and b"PXAT" in words[3:]:
+        at = words.index(b"PXAT", 3)
+        return (*words[:3], *words[at : at + 2])
+    if words[0] == b"HSETEX" and words[2:5] == [b"KEEPTTL", b"FIELDS", b"1"]:
+        return (b"HSET", words[1], *words[5:])
+    return tuple(words)
+
+
+def comparable(reply: bytes, version: tuple[int, ...]) -> bytes:
+    """A reply in which equal numbers have equal digits, where the server's scores have others than those of 7.0."""
+    if version < SHORT_SCORES:
+        return reply
+
+    def digits(found: re.Match[bytes]) -> bytes:
+        text = b"%.17g" % float(found[1])
+        return b"$%d\r\n%s\r\n" % (len(text), text)
+
+    return _NUMBER.sub(digits, reply)
 
 
 class RealConnection:
@@ -104,6 +150,8 @@ class Replica:
 class Simulated:
     """The simulated site as the tests see it."""
 
+    version = (7, 0)
+
     def __init__(self, now_ms: int = 1_700_000_000_000) -> None:
         self.site = SimulatedSite(now_ms=now_ms)
         self._read = 0
@@ -141,6 +189,11 @@ class Real:
         self.server = LocalServer(folder, *OPTIONS).start()
         self._control = RealConnection(self.server.port)
         self._connections: list[RealConnection] = []
+        info = self.ask("INFO server")
+        assert isinstance(info, bytes)
+        found = re.search(rb"redis_version:([0-9.]+)", info)
+        assert found
+        self.version = tuple(map(int, found[1].split(b".")))
         self._control.execute(pack_line("DEBUG SET-ACTIVE-EXPIRE 0"))
         self._replica = Replica(self.server.port)
 
@@ -163,10 +216,11 @@ class Real:
         return parse(self._control.execute(pack_line(line)))[0]
 
     def new_stream(self) -> bytes:
+        """What came into the stream since the last call, in the words of 7.0."""
         info = self.ask("INFO replication")
         assert isinstance(info, bytes)
         fields = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
-        return self._replica.read_to(int(fields[b"master_repl_offset"]))
+        return in_words_of_7_0(self._replica.read_to(int(fields[b"master_repl_offset"])), self.version)
 
     def now_ms(self) -> int:
         seconds, micros = self.ask("TIME")
