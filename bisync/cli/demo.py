@@ -56,7 +56,9 @@ class Teller:
     def _fill(text: str, first: str) -> str:
         if text.startswith(" "):  # a line of a file, as it is
             return f"{first}{text}"
-        return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent="   ", break_on_hyphens=False)
+        return textwrap.fill(
+            text, WIDTH, initial_indent=first, subsequent_indent="   ", break_on_hyphens=False, break_long_words=False
+        )
 
 
 @contextlib.contextmanager

@@ -52,6 +52,7 @@ class Life:
     keys: SnapshotKeys | None = None  # of the full copy under way
     keys_total: int | None = None
     conflicts: int = 0  # settled
+    quarantined: int = 0  # commands set aside
     following: bool = False  # are all streams attached, and is the full copy done?
     _cursors: dict[str, int] = attrs.field(factory=dict)
     _sends: dict[str, trio.MemorySendChannel[Send]] = attrs.field(factory=dict)
@@ -184,6 +185,7 @@ class Life:
                 case Checkpoint():
                     self._committed(action)
                 case Notice():
+                    self.quarantined += action.kind == "quarantined"
                     self.mirror.event(action.level, action.kind, action.text)
                 case Conflict():
                     self.conflicts += 1

@@ -34,7 +34,7 @@ class Reporter:
         self._rules, self._clock, self._pid = rules, clock, pid
         self._since_ms = machine_ms()
         self._totals = {x: _Totals() for x in rules.origins}
-        self._conflicts, self._epoch = conflicts, 0
+        self._conflicts, self._epoch, self._quarantined = conflicts, 0, 0
         self._last: Report | None = None
         self._saved_s = 0.0
         self.state, self.reason = states.NOT_STARTED, ""
@@ -46,6 +46,7 @@ class Reporter:
         if life.pair is None:
             return
         self._epoch = life.epoch
+        self._quarantined += life.quarantined
         self._conflicts += life.pair.arbiter.found
         for x, channel in life.pair.channels.items():
             self._totals[x].operations += channel.counters.operations
@@ -66,6 +67,7 @@ class Reporter:
             conflicts_total=self._conflicts + (pair.arbiter.found if pair else 0),
             conflicts_open=len(pair.arbiter) if pair else 0,
             drained=self._drained(life),
+            quarantined=self._quarantined + life.quarantined,
         )
         now_s = trio.current_time()
         if report == self._last and not last and now_s - self._saved_s < IDLE_REPORT_S:
