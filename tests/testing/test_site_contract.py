@@ -26,16 +26,7 @@ from bisync.testing.strategies import (
     string_commands,
     transactions,
 )
-from tests.testing.twins import (
-    READS_WHEN_FULL,
-    SPOP_IN_ONE,
-    Real,
-    RealConnection,
-    Simulated,
-    comparable,
-    pack_line,
-    parse,
-)
+from tests.testing.twins import READS_QUEUE, SPOP_IN_ONE, Real, RealConnection, Simulated, comparable, pack_line, parse
 
 Step = tuple[int, Command]  # which of the two connections, and what it sends
 # Some keys for each type, so that many commands succeed; any command may meet any key.
@@ -377,7 +368,7 @@ def test_refused_writes_are_refused_while_queueing_and_at_exec(site: Simulated |
     site.refuse_writes(True)
     try:
         assert [ask("SET k v"), ask("GET k"), ask("MULTI"), ask("SET k v")] == ["OOM", None, b"OK", "OOM"]
-        queued = "OOM" if site.version < READS_WHEN_FULL else b"QUEUED"
+        queued = "OOM" if site.version < READS_QUEUE else b"QUEUED"
         assert [ask("GET k"), ask("EXEC"), ask("GET k")] == [queued, "EXECABORT", None]
         assert [late("EXEC"), late("GET k")] == ["EXECABORT", None]
         assert ask("MULTI", "EXEC") == []

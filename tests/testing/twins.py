@@ -31,7 +31,7 @@ READS: dict[str, tuple[str, Callable[[Any], object]]] = {
     "zset": ("ZRANGE", lambda words: {m: float(s) for m, s in zip(words[::2], words[1::2], strict=True)}),
 }
 """By type: how to read a whole value, and how to make it comparable."""
-SHORT_SCORES = SET_KEEPS_WORDS = MULTI_BEFORE_SELECT = SPOP_IN_ONE = READS_WHEN_FULL = (7, 2)
+SHORT_SCORES = SET_KEEPS_WORDS = MULTI_BEFORE_SELECT = SPOP_IN_ONE = READS_QUEUE = (7, 2)
 """The versions from which on a score has the fewest digits that name it; SET with a moment keeps NX, XX and GET in the
 stream; a transaction's first SELECT comes after MULTI; SPOP of several members is one SREM; and a server without
 memory lets reads into a transaction."""
