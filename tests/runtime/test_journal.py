@@ -166,3 +166,49 @@ def test_a_full_disk_is_said_and_the_journal_goes_on_in_memory(
     fill(journal, 2500, 4200)
     assert "on disk again" in said[1]
     assert read_all(journal, 0) == stream(0, 4200)
+
+
+def test_a_floor_under_the_new_name_is_found_though_the_old_segments_bear_the_old_one(tmp_path: pathlib.Path) -> None:
+    killed = new(tmp_path)
+    killed.begin(A, 0)
+    fill(killed, 0, 1500)
+    killed.go_on_as(B)  # nothing has come under the new name yet
+    journal = new(tmp_path)
+    assert journal.recover(Position(B, 700)).offset == 1500
+    assert read_all(journal, 700) == stream(700, 1500)
+
+
+def test_a_history_of_many_names_is_found(tmp_path: pathlib.Path) -> None:
+    killed = new(tmp_path)
+    killed.begin(A, 0)
+    names = [f"{n:040x}" for n in range(12)]
+    for n, name in enumerate(names):
+        killed.go_on_as(name)
+        fill(killed, n * 100, n * 100 + 100)
+    journal = new(tmp_path)
+    assert journal.recover(Position(names[-1], 0)) == Position(names[-1], 1200)
+    assert read_all(journal, 0) == stream(0, 1200)
+
+
+def test_a_journal_on_disk_may_fill_the_disks_bound_before_a_file_is_open(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MEMORY_ONLY_BYTES", 500)
+    killed = new(tmp_path)
+    killed.begin(A, 0)
+    fill(killed, 0, 1500)
+    journal = new(tmp_path)
+    journal.recover(Position(A, 0))
+    assert not journal.full
+
+
+def test_what_another_living_engine_has_written_is_left_to_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = new(tmp_path)
+    other.begin(A, 0)
+    fill(other, 0, 1500)
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # to this one the files bear another process's number
+    journal = new(tmp_path)
+    journal.begin(B, 0)
+    assert read_all(other, 0) == stream(0, 1500)
