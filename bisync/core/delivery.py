@@ -197,12 +197,16 @@ class Delivery:
     def _check_renewals(self, channel: Channel, item: Item, results: Sequence[object]) -> None:
         """A renewal that found no key: it had expired at the target before the renewal came."""
         if any(results[n] == 0 for n in item.renewals):
-            assert item.clock is not None
-            if self.rules.bidirectional:
-                channel.failed.add(item.clock)
-            else:
-                text = f"a key expired at {channel.target} before its renewal came: {item.summary()}. Run bisync verify"
-                self.actions.append(Notice("warning", "unequal", text))
+            text = f"a key expired at {channel.target} before its renewal came: {item.summary()}"
+            self._left_unequal(channel, item, text)
+
+    def _left_unequal(self, channel: Channel, item: Item, text: str) -> None:
+        """A write of the item did not take effect. A two-way job settles it once the item was seen back."""
+        assert item.clock is not None
+        if self.rules.bidirectional:
+            channel.failed.add(item.clock)
+        else:
+            self.actions.append(Notice("error", "unequal", f"{text}. Run bisync verify"))
 
     def _failures(self, channel: Channel, flight: Transaction, results: Sequence[object]) -> None:
         """Single commands that failed inside a transaction that was executed."""
@@ -211,16 +215,11 @@ class Delivery:
             if error is None:
                 continue
             if item.kind == "copied":
-                self._refuse(
-                    channel, f"{channel.target} cannot take a key of the copy: {error}", "see docs/commands.md"
-                )
+                hint = "a target must be of the source's version or newer, to know its RDB format"
+                self._refuse(channel, f"{channel.target} cannot take a key of the copy: {error}", hint)
             elif item.kind == "write":
-                assert item.clock is not None
-                if self.rules.bidirectional:
-                    channel.failed.add(item.clock)
-                else:
-                    text = f"{channel.target}: {error}; the key was changed there by something else. Run bisync verify"
-                    self.actions.append(Notice("error", "unequal", text))
+                text = f"{channel.target}: {error}; the key was changed there by something else"
+                self._left_unequal(channel, item, text)
 
     def _refuse(self, channel: Channel, what: str, hint: str) -> None:
         if self.rules.on_refused != "quarantine":

@@ -51,7 +51,6 @@ class Life:
     replids: dict[str, str] = attrs.field(factory=dict)  # of the streams that are read, by site
     keys: SnapshotKeys | None = None  # of the full copy under way
     keys_total: int | None = None
-    conflicts: int = 0  # settled
     quarantined: int = 0  # commands set aside
     following: bool = False  # are all streams attached, and is the full copy done?
     _cursors: dict[str, int] = attrs.field(factory=dict)
@@ -188,7 +187,7 @@ class Life:
                     self.quarantined += action.kind == "quarantined"
                     self.mirror.event(action.level, action.kind, action.text)
                 case Conflict():
-                    self.conflicts += 1
+                    pass  # the arbiter counts them
 
     def _committed(self, action: Checkpoint) -> None:
         assert self.pair is not None

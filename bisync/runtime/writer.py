@@ -93,10 +93,6 @@ class Writer:
             low, high = (low, middle) if refused else (middle + 1, high)
         return low
 
-    async def request(self, *args: bytes | int) -> object:
-        """One command outside of the transactions: a read."""
-        return await self._connection.request(*args)
-
 
 async def take(rules: Rules, writers: Sequence[Writer], engine: str, memory: Memory) -> tuple[int, Taken]:
     """Take the job. The epoch, and what the engine may believe from now on.
