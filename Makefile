@@ -14,7 +14,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-core test-deep check format venv redis clean clean-all
+.PHONY: help demo test test-core test-deep histories bench check format venv redis clean clean-all
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,8 +28,14 @@ test: .venv/.ready redis  ## run all tests, real servers included (ARGS="-k name
 test-core: .venv/.ready  ## run the tests of the core: seconds, no server
 	$(PY) -m pytest tests/core $(ARGS)
 
+histories: .venv/.ready  ## run 100,000 random histories of the simulated pair (N=... for another number)
+	$(PY) -m bisync.testing.histories --histories $(or $(N),100000)
+
 test-deep: .venv/.ready redis  ## run all tests with many more random examples (an hour or more)
 	BISYNC_HYPOTHESIS_PROFILE=deep $(PY) -m pytest $(ARGS)
+
+bench: .venv/.ready redis  ## measure what conflict detection costs: half an hour (ARGS="--only core" for less)
+	$(PY) -m benchmarks.detection $(ARGS)
 
 check: .venv/.ready  ## format, lint, types, layering
 	$(BLACK) --check --quiet --diff $(CODE)

@@ -21,12 +21,20 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 BACKLOG_MIN = 16 * MIB  # bytes; the stock 1 MiB is gone within a second of a bulk load
 BACKLOG_MIN_S = 60.0  # seconds of writes that the backlog should hold: a restart of bisync, with room
-CLOCK_MAX_S = 1.0  # clocks further apart than this make "the newest write" doubtful
+CLOCK_MAX_S = 1.0  # clocks further apart than this make times to live end visibly early or late
 MEMORY_ROOM = 1.2  # the same data takes more at another server: fragmentation, buffers, another allocator
 OLDEST = (2, 8)  # the first release with PSYNC
 
 RDB_VERSIONS = {(8, 10): 15, (8, 6): 13, (7, 4): 12, (7, 2): 11, (7, 0): 10, (5, 0): 9, (4, 0): 8, (3, 2): 7}
 """The RDB version that a Redis of this release or a later one writes; RESTORE refuses a payload of a newer one."""
+
+FEATURES = {
+    "EVAL": "a stream that both sites wrote cannot be merged",
+    "MEMORY USAGE": "big keys in conflict cannot be told, nor copied in parts",
+    "FUNCTION DUMP": "function libraries that both sites changed cannot be settled",
+    "FUNCTION RESTORE": "function libraries that both sites changed cannot be settled",
+}
+"""Commands that only some conflicts need, with what cannot be done without them."""
 
 
 @attrs.frozen
@@ -123,6 +131,51 @@ def _rule(side: Side, command: str, reply: Refusal) -> str:
     return acl_rule((command, key), reply)
 
 
+def conflicts(side: Side) -> Finding:
+    """May bisync do here what settles a conflict? It reads a unit at one site and restores it at the other."""
+    if not side.questions.settles:
+        return Finding("ok", "a one-way job has no conflicts to settle")
+    missing = side.survey.unsettling
+    needed = [c for c in missing if c not in FEATURES]
+    # servers before 7.0 have no function libraries, so there is nothing to settle either
+    features = [c for c in missing if c in FEATURES and not (missing[c].unknown and release(side.survey) < (7, 0))]
+    if not needed and not features:
+        return Finding("ok", f"the account {side.account!r} may settle every kind of conflict")
+    shown = needed or features
+    reason = _cannot(side, {c: missing[c] for c in shown})
+    if needed:
+        return Finding("failed", f"{reason}: no conflict could be settled", _allow(side, [*needed, *features]))
+    suffers = "; ".join(dict.fromkeys(FEATURES[c] for c in features))
+    return Finding("warning", f"{reason}: {suffers}", _allow(side, features))
+
+
+def _cannot(side: Side, missing: dict[str, Refusal]) -> str:
+    """Which commands the account may not use, which the server does not have, and which it refuses now."""
+    denied = [c for c, reply in missing.items() if reply.denied]
+    unknown = [c for c, reply in missing.items() if reply.unknown]
+    others = [f"{c} was refused ({r.code} {r.text})" for c, r in missing.items() if not r.denied and not r.unknown]
+    parts = [f"the account {side.account!r} may not use {', '.join(denied)} here"] if denied else []
+    parts += [f"the server has no {', '.join(unknown)}"] if unknown else []
+    return "; ".join(parts + others)
+
+
+def _allow(side: Side, commands: list[str]) -> str:
+    """What makes the server take these commands, each of which it refused."""
+    steps = []
+    replies = {c: side.survey.unsettling[c] for c in commands}
+    if rules := [_settling_rule(c, r) for c, r in replies.items() if r.denied]:
+        steps.append(f"ACL SETUSER {side.account} {' '.join(dict.fromkeys(rules))}")
+    if any(r.unknown for r in replies.values()):
+        steps.append("use Redis 7.0 or newer, without rename-command for them")
+    steps += [REMEDIES.get(r.code, "see the server's answer") for r in replies.values() if not (r.denied or r.unknown)]
+    return "; ".join(dict.fromkeys(steps))
+
+
+def _settling_rule(command: str, reply: Refusal) -> str:
+    rule = acl_rule((command, PROBE_KEY), reply)
+    return rule.replace(" ", "|")  # a subcommand: +memory|usage
+
+
 def commands(side: Side) -> Finding:
     """Are the commands there that bisync cannot do without?"""
     missing = [c for c, r in side.survey.refused.items() if r.unknown]
@@ -160,7 +213,10 @@ def eviction(side: Side) -> Finding:
         return Finding("not-checked", "the server does not tell its maxmemory-policy", "see that it is noeviction")
     if policy != "noeviction":
         reason = f"maxmemory-policy is {policy}: what is evicted here would be lost at the other site too"
-        return Finding("failed", reason, "CONFIG SET maxmemory-policy noeviction")
+        remedy = "CONFIG SET maxmemory-policy noeviction"
+        if side.job.engine.allow_eviction:
+            return Finding("warning", f"{reason}, and the job allows it", f"be sure that keys may vanish, or {remedy}")
+        return Finding("failed", reason, f"{remedy}; where keys may vanish: allow_eviction = true under [engine]")
     return Finding("ok", "maxmemory-policy is noeviction")
 
 
@@ -181,15 +237,19 @@ def backlog(side: Side) -> Finding:
 
 
 def clock(side: Side) -> Finding:
-    """Is the site's clock near this machine's? Expiries and "the newest write" rest on clocks."""
+    """Is the site's clock near this machine's? What bisync makes of expiries rests on both."""
     if side.survey.ahead_s is None:
         return _not_told(side, "TIME")
     least, most = side.survey.ahead_s
-    apart = least if least > 0 else min(0.0, most)  # what is certain, whatever the round trip took
     reason = f"its clock is {least:+.3f} to {most:+.3f} s from this machine's"
-    if abs(apart) > CLOCK_MAX_S:
-        return Finding("warning", reason, "set both clocks with NTP: expiries and the newest write depend on them")
+    if _apart(least, most) > CLOCK_MAX_S:
+        return Finding("warning", reason, "set both clocks with NTP: times to live are compared with them")
     return Finding("ok", reason)
+
+
+def _apart(least: float, most: float) -> float:
+    """How many seconds two clocks are certainly apart, whatever the round trips took."""
+    return max(least, -most, 0.0)
 
 
 def tag(side: Side) -> Finding:
@@ -306,6 +366,33 @@ def formats(source: Side, target: Side) -> Finding:
         reason = f"{names}: the target is older, and lacks commands that clients of the source may use"
         return Finding("warning", reason, "use a target of the same version as the source, or newer")
     return Finding("ok", f"{names}: the target reads the source's format")
+
+
+def conflict_copies(source: Side, target: Side) -> Finding:
+    """Can a key in conflict travel in one piece, whichever site holds the right value?"""
+    if not source.questions.settles:
+        return Finding("ok", "a one-way job has no conflicts to settle")
+    if source.survey.info is None or target.survey.info is None:
+        return _not_told(source if source.survey.info is None else target)
+    there, here = rdb_version(source.survey), rdb_version(target.survey)
+    if there == here:
+        return Finding("ok", f"both sites write RDB {here}: keys in conflict are copied by DUMP and RESTORE")
+    older, newer = (source, target) if there < here else (target, source)
+    names = [f"{side.site.name} ({product(side.survey)}, RDB {rdb_version(side.survey)})" for side in (older, newer)]
+    reason = f"{names[0]} cannot read what {names[1]} dumps: on that way keys in conflict are rebuilt from commands"
+    return Finding("ok", reason)
+
+
+def clocks(source: Side, target: Side) -> Finding:
+    """Do both sites expire a key at the same moment? A time to live is copied as the time of its end."""
+    a, b = source.survey.ahead_s, target.survey.ahead_s
+    if a is None or b is None:
+        return _not_told(source if a is None else target, "TIME")
+    least, most = b[0] - a[1], b[1] - a[0]
+    names = f"the clock of {target.site.name} is {least:+.3f} to {most:+.3f} s from that of {source.site.name}"
+    if _apart(least, most) > CLOCK_MAX_S:
+        return Finding("warning", f"{names}: keys expire so much earlier at one site", "set both clocks with NTP")
+    return Finding("ok", names)
 
 
 def product(found: Survey) -> str:

@@ -1,7 +1,8 @@
 """The job file: two sites, a topology and rules, as TOML. `docs/job-file.md` explains each option to its user.
 
-Each table of the file is an attrs class below, read by `bisync.options`, which tells all mistakes at once. Checks that
-compare one table with another are made here, on the document itself, so that they too go on after a mistake.
+Each table of the file is an attrs class below (that of `[conflicts]` is in `bisync.conflict_options`), read by
+`bisync.options`, which tells all mistakes at once. Checks that compare one table with another are made here, on the
+document itself, so that they too go on after a mistake.
 """
 
 import re
@@ -13,25 +14,22 @@ from typing import Any
 import attrs
 
 from bisync import options
+from bisync.conflict_options import Conflicts, KeyPolicy, conflict_mistakes, read_patterns
 from bisync.core.patterns import Scope
-from bisync.core.rules import LAST_WRITER
 from bisync.endpoint import EXAMPLE, Endpoint, Secret, read_url
 from bisync.errors import JobFileError
-from bisync.options import Mistake, WrongPlace, did_you_mean, one_of, option, text, whole
+from bisync.options import Mistake, WrongPlace, flag, one_of, option, text, whole
 
-__all__ = ["Commands", "Conflicts", "Endpoint", "Engine", "FullCopy", "Job", "Objects", "Secret", "Site", "load_job"]
+__all__ = ["Commands", "Conflicts", "Endpoint", "Engine", "FullCopy", "Job", "KeyPolicy", "Objects", "Secret"]
+__all__ += ["Site", "load_job"]
 
 FILE_BYTES_MAX = 1 << 20  # a job file is a page; what is longer is another file, given by mistake
 DATABASE_MAX = (1 << 31) - 1  # Redis counts databases with an int
-PATTERNS_MAX = 1_000  # all of them may be tried for each key
-PATTERN_BYTES_MAX = 1_024
-PREFER = "prefer:"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _SITES = "two tables, such as [sites.east] and [sites.west], each with a url"
 _LETTERS = "small letters, digits, - and _, beginning with a letter or a digit"
 _JOB_NAME = f'a name such as "orders": at most 64 {_LETTERS}'
-_PATTERNS = 'an array of glob patterns, such as ["order:*"]'
 
 _TARGET_NOT_EMPTY = one_of("refuse", "overwrite")
 
@@ -92,30 +90,10 @@ def _read_databases(value: Any) -> dict[int, int]:
     return databases
 
 
-def _read_pattern(value: Any) -> str:
-    if not isinstance(value, str) or not 0 < len(value.encode()) <= PATTERN_BYTES_MAX:
-        raise ValueError(f"expected a glob pattern of 1 to {PATTERN_BYTES_MAX:,} bytes")
-    return value
-
-
-def _read_patterns(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ValueError(f"expected {_PATTERNS}")
-    if len(value) > PATTERNS_MAX:
-        raise ValueError(f"expected at most {PATTERNS_MAX:,} patterns, not {len(value):,}")
-    return options.array_of(value, _read_pattern)
-
-
 def _read_include(value: Any) -> tuple[str, ...]:
     if value == []:
         raise ValueError("expected at least one pattern, or no such option: then every key is copied")
-    return _read_patterns(value)
-
-
-def _read_policy(value: Any) -> str:
-    if isinstance(value, str) and (value == LAST_WRITER or value.startswith(PREFER)):
-        return value
-    raise ValueError(f"expected 'last-writer' or 'prefer:<site>'{did_you_mean(value, [LAST_WRITER])}")
+    return read_patterns(value)
 
 
 @attrs.frozen
@@ -150,24 +128,12 @@ class Objects:
     # Glob patterns, one of which must match the key; none: every key.
     include: tuple[str, ...] = attrs.field(default=(), metadata=option(_read_include))
     # Glob patterns, none of which may match the key; stronger than `include`.
-    exclude: tuple[str, ...] = attrs.field(default=(), metadata=option(_read_patterns))
+    exclude: tuple[str, ...] = attrs.field(default=(), metadata=option(read_patterns))
 
     def scope(self) -> Scope:
         """The choice as the forward channel applies it; patterns in UTF-8."""
         include, exclude = (tuple(p.encode() for p in patterns) for patterns in (self.include, self.exclude))
         return Scope(self.databases, include, exclude)
-
-
-@attrs.frozen
-class Conflicts:
-    """The table `[conflicts]`: which of two concurrent writes stands."""
-
-    policy: str = attrs.field(default=LAST_WRITER, metadata=option(_read_policy))  # or "prefer:<site>"
-
-    @property
-    def preferred(self) -> str | None:
-        """The name of the site whose writes win; None where the newest write does."""
-        return self.policy.removeprefix(PREFER) if self.policy.startswith(PREFER) else None
 
 
 @attrs.frozen
@@ -178,9 +144,11 @@ class Commands:
     """
 
     flush: str = attrs.field(default="pass", metadata=one_of("pass", "drop", "stop"))  # FLUSHALL and FLUSHDB
-    swapdb: str = attrs.field(default="pass", metadata=one_of("pass", "drop", "stop"))  # SWAPDB
+    # SWAPDB; None: "stop" in a two-way job, where it could meet writes to any key of two databases, else "pass"
+    swapdb: str | None = attrs.field(default=None, metadata=one_of("pass", "drop", "stop"))
     publish: str = attrs.field(default="pass", metadata=one_of("pass", "drop", "stop"))  # PUBLISH and SPUBLISH
     function: str = attrs.field(default="pass", metadata=one_of("pass", "drop", "stop"))  # FUNCTION LOAD and the like
+    script: str = attrs.field(default="pass", metadata=one_of("pass", "drop", "stop"))  # SCRIPT, of old servers
 
 
 @attrs.frozen
@@ -201,12 +169,16 @@ class Engine:
     journal_bytes: int = attrs.field(default=1 << 30, metadata=whole(1 << 20, 1 << 44, "bytes"))
     # Bytes in memory that are read and not applied, per site, at most.
     queue_bytes: int = attrs.field(default=16 << 20, metadata=whole(1 << 16, 1 << 34, "bytes"))
+    # Bytes in memory that are applied and not yet seen back, per site, at most: what later writes are compared with.
+    pending_bytes: int = attrs.field(default=64 << 20, metadata=whole(1 << 16, 1 << 34, "bytes"))
     # How long an idle channel waits before it moves its checkpoint.
     checkpoint_every_ms: int = attrs.field(default=10_000, metadata=whole(100, 3_600_000, "ms"))
     # The pause between two tries to reach a site grows up to this.
     retry_pause_ms_max: int = attrs.field(default=10_000, metadata=whole(10, 600_000, "ms"))
     # How long a server may take to accept a connection.
     connect_timeout_ms: int = attrs.field(default=5_000, metadata=whole(10, 600_000, "ms"))
+    # May a site's maxmemory-policy evict? What it evicts is deleted at the other site too.
+    allow_eviction: bool = attrs.field(default=False, metadata=flag())
 
 
 @attrs.frozen
@@ -327,12 +299,8 @@ def _across(document: Mapping[str, Any]) -> Iterator[Mistake]:
         first = seen.setdefault(f"{endpoint.host.lower()} {endpoint.port}", name)
         if first != name:
             yield Mistake(("sites", name, "url"), f"expected another server than that of sites.{first}")
-    conflicts = document.get("conflicts")
-    policy = conflicts.get("policy") if isinstance(conflicts, dict) else None
-    if isinstance(policy, str) and policy.startswith(PREFER) and policy.removeprefix(PREFER) not in sites:
-        known = [PREFER + name for name in sites if _NAME.fullmatch(name)]
-        right = f"expected a site of this job: {' or '.join(map(repr, known))}"
-        yield Mistake(("conflicts", "policy"), right)
+    known = [name for name in sites if _NAME.fullmatch(name)]
+    yield from conflict_mistakes(document.get("conflicts"), tuple(sites), known)
 
 
 def _endpoints(sites: Mapping[str, Any]) -> Iterator[tuple[str, Endpoint]]:

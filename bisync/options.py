@@ -94,6 +94,17 @@ def whole(low: int, high: int, unit: str, *, zero: str = "") -> Metadata:
     return option(reads, right)
 
 
+def flag() -> Metadata:
+    """Metadata of an option that is true or false."""
+
+    def reads(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError("expected true or false, without quotes")
+        return value
+
+    return option(reads)
+
+
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """The nearest known word as a question; nothing where none is near."""
     near = difflib.get_close_matches(word.lower(), list(known), n=1) if isinstance(word, str) else []

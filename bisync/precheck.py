@@ -35,6 +35,7 @@ SITE_CHECKS: dict[str, Callable[[Side], Finding]] = {
     "cluster": checks.cluster,
     "commands": checks.commands,
     "rights": checks.rights,
+    "conflicts": checks.conflicts,
     "tag": checks.tag,
     "eviction": checks.eviction,
     "backlog": checks.backlog,
@@ -48,6 +49,8 @@ PAIR_CHECKS: dict[str, Callable[[Side, Side], Finding]] = {
     "databases": checks.databases,
     "memory": checks.memory,
     "formats": checks.formats,
+    "conflict copies": checks.conflict_copies,
+    "clocks": checks.clocks,
 }
 """What is asked of source and target together."""
 
@@ -73,6 +76,7 @@ def _questions(job: Job, site: Site) -> Questions:
         job=job.name,
         reads=both_ways or is_source,
         writes=writes,
+        settles=both_ways,
         tags=("reverse" if is_source else "forward",) if writes else (),
         whole=not job.objects.include,
         counts=None if is_source else job.objects.inverted().holds,

@@ -20,6 +20,19 @@ from bisync.runtime.store import StateChange, Store
 
 REPORT_AGE_MS_MAX = 10_000  # an older report is a dead (or frozen) engine's: it saves some every second
 EVENTS_SHOWN = 10  # the newest events in the status document
+NAMED = 5  # open arbitrations that are named where something waits for them
+
+KINDS = {
+    "key": "whole keys",
+    "hash": "fields of hashes",
+    "set": "members of sets",
+    "zset": "members of sorted sets",
+    "ttl": "times to live",
+    "functions": "functions",
+}
+"""What a conflict can be about, with the words for people."""
+
+_ELEMENTS = {"hash": "field '{}' of ", "set": "member '{}' of ", "zset": "member '{}' of ", "ttl": "time to live of "}
 
 
 class JobLike(Protocol):
@@ -63,6 +76,35 @@ class Drained:
 
 
 @attrs.frozen
+class OpenUnit:
+    """A key, or an element of one, that is being settled. Bytes as readable text, cut where they are long."""
+
+    database: int  # as the job's first site numbers it
+    key: str
+    element: tuple[str, str] | None  # (type, name); None: the whole key
+    why: str  # why it could not be settled yet; empty: it is simply under way
+    since_ms: int  # ms since 1970: when the engine first reported it
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return unit_name(self.database, self.key, self.element)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the status document has it."""
+        element = {"type": self.element[0], "name": self.element[1]} if self.element else None
+        place = {"database": self.database, "key": self.key, "element": element}
+        return {**place, "why": self.why, "since": time_text(self.since_ms)}
+
+
+def unit_name(database: int, key: str, element: tuple[str, str] | None) -> str:
+    """What people call a key, or an element (type, name) of one; names as readable text."""
+    kind, name = element or ("", "")
+    words = _ELEMENTS.get(kind, f"{kind} '{{}}' of " if kind else "").format(name)
+    return f"{words}'{key}' in database {database}" if key or not kind else f"{KINDS.get(kind, kind)} {name}".strip()
+
+
+@attrs.frozen
 class Report:
     """All that an engine says about itself. It is saved as JSON; later versions may add fields, each with a default."""
 
@@ -76,6 +118,11 @@ class Report:
     conflicts_open: int = 0  # those that are not settled yet
     drained: dict[str, Drained] = attrs.Factory(dict)  # by the name of the source site
     quarantined: int = 0  # commands set aside because their target refused them
+    conflicts_by_kind: dict[str, int] = attrs.Factory(dict)  # arbitrations since the job began, by KINDS
+    unsettled: int = 0  # open arbitrations whose last round failed
+    open_units: tuple[OpenUnit, ...] = ()  # some of the open ones: those that failed first
+    unrecorded: int = 0  # conflicts that are not in the store's log yet
+    store_failing: str = ""  # why the store cannot be written at present; empty: it can
 
     def to_dict(self) -> dict[str, Any]:
         """A dict for JSON, as `Store.save_report` takes it."""
@@ -130,10 +177,7 @@ def read_status(job: JobLike, now_ms: int) -> dict[str, Any]:
         "reason": reason,
         "topology": job.topology,
         "channels": {n: _channel(channels.get(n, ChannelReport()), alive) for n in names},
-        "conflicts": {
-            "total": report.conflicts_total if report else 0,
-            "open": report.conflicts_open if report else 0,
-        },
+        "conflicts": _conflicts(report),
         "engine": {
             "epoch": report.epoch if report else None,
             "pid": report.pid if report and alive else None,
@@ -153,7 +197,7 @@ def missing_for_drain(report: Report | None, targets: Mapping[str, tuple[str, in
         return ["no engine is running"]
     missing = [_missing_of_site(site, report.drained.get(site), *target) for site, target in targets.items()]
     if report.conflicts_open:
-        missing.append(f"{report.conflicts_open} arbitration{'s are' if report.conflicts_open > 1 else ' is'} open")
+        missing.append(_open_arbitrations(report))
     return [m for m in missing if m]
 
 
@@ -161,6 +205,17 @@ def time_text(at_ms: int) -> str:
     """A time (ms since 1970) as ISO 8601 in UTC, to the ms; for documents and for texts."""
     at = datetime.datetime.fromtimestamp(at_ms // 1000, datetime.timezone.utc)
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
+
+
+def _open_arbitrations(report: Report) -> str:
+    """How many there are, and some of their units by name: first those that could not be settled, with the reason."""
+    count, units = report.conflicts_open, report.open_units[:NAMED]
+    text = f"{count:,} arbitration{'s are' if count > 1 else ' is'} open"
+    if not units:
+        return text
+    names = ", ".join(f"{u.name} ({u.why})" if u.why else u.name for u in units)
+    more = f" and {count - len(units):,} more" if count > len(units) else ""
+    return f"{text}: {names}{more}"
 
 
 def _missing_of_site(site: str, drained: Drained | None, replid: str, offset: int) -> str:
@@ -195,7 +250,12 @@ def _look(job: JobLike) -> _Seen:
 
 def _alive(pid: int, at_ms: int, now_ms: int) -> bool:
     """Is the engine that saved its report at `at_ms` still at work? A frozen one is not."""
-    if pid <= 0 or now_ms - at_ms > REPORT_AGE_MS_MAX:  # kill() takes 0 and below for groups of processes
+    return now_ms - at_ms <= REPORT_AGE_MS_MAX and _exists(pid)
+
+
+def _exists(pid: int) -> bool:
+    """Is there a process of this id?"""
+    if pid <= 0:  # kill() takes these for groups of processes
         return False
     try:
         os.kill(pid, 0)
@@ -217,8 +277,29 @@ def _state(seen: _Seen, alive: bool) -> tuple[str, str]:
     if seen.state is not None and seen.state.at_ms > seen.at_ms:
         state, reason = seen.state.state, seen.state.reason
     if state in RUNNING and not alive:
-        return SUSPENDED, f"no engine is running (last seen {time_text(seen.at_ms)})"
+        last = time_text(seen.at_ms)
+        if _exists(seen.report.pid):
+            why = "it hangs or cannot write the store: see its log"
+            return SUSPENDED, f"the engine (process {seen.report.pid}) has said nothing since {last}; {why}"
+        return SUSPENDED, f"no engine is running (last seen {last})"
     return state, reason
+
+
+def _conflicts(report: Report | None) -> dict[str, Any]:
+    """What the document says of conflicts. Unlike a lag, it stays true when the engine is gone: open ones stay open."""
+    units = report.open_units if report else ()
+    return {
+        "total": report.conflicts_total if report else 0,
+        "open": report.conflicts_open if report else 0,
+        "by_kind": {**dict.fromkeys(KINDS, 0), **(report.conflicts_by_kind if report else {})},
+        "unsettled_total": report.unsettled if report else 0,
+        "unsettled": [u.to_json() for u in units if u.why],
+        "unrecorded": report.unrecorded if report else 0,
+        "store_failing": report.store_failing if report else "",
+    }
+
+
+_FIGURES = ("state", "lag_ms", "lag_bytes", "ops_per_s", "bytes_per_s", "applied_ops", "pending")
 
 
 def _channel(channel: ChannelReport, alive: bool) -> dict[str, Any]:
@@ -227,6 +308,6 @@ def _channel(channel: ChannelReport, alive: bool) -> dict[str, Any]:
         state = SUSPENDED if channel.state in RUNNING else channel.state
         channel = attrs.evolve(channel, state=state, lag_ms=None, lag_bytes=None, ops_per_s=0.0, bytes_per_s=0.0)
     return {
-        **{f: getattr(channel, f) for f in ("state", "lag_ms", "lag_bytes", "ops_per_s", "bytes_per_s", "applied_ops")},
+        **{f: getattr(channel, f) for f in _FIGURES},
         "full_copy": {f: getattr(channel, f) for f in ("keys_done", "keys_total", "bytes_done")},
     }

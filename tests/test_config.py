@@ -9,14 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bisync import config
-from bisync.config import Commands, Conflicts, Engine, FullCopy, Job, JobTable, Objects, SiteTable, load_job
+from bisync.config import Commands, Conflicts, Engine, FullCopy, Job, JobTable, KeyPolicy, Objects, SiteTable, load_job
 from bisync.core.patterns import Scope
 from bisync.errors import JobFileError
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLE = ROOT / "deploy" / "job.example.toml"
 MANUAL = ROOT / "docs" / "job-file.md"
-TABLES = (JobTable, SiteTable, FullCopy, Objects, Conflicts, Commands, Engine)
+TABLES = {
+    **{JobTable: "## The job", SiteTable: "## `[sites.<name>]`", FullCopy: "## `[full_copy]`"},
+    **{Objects: "## `[objects]`", Conflicts: "## `[conflicts]`", KeyPolicy: "### `[[conflicts.rules]]`"},
+    **{Commands: "## `[commands]`", Engine: "## `[engine]`"},
+}
+"""Each with its heading in the manual."""
 OPTIONS = [(cls, a) for cls in TABLES for a in attrs.fields(cls)]
 
 HEAD = 'name = "orders"\ntopology = "bidirectional"\n'
@@ -68,11 +73,14 @@ def test_every_option_can_be_set(tmp_path: pathlib.Path) -> None:
         + SITES
         + '[full_copy]\ntarget_not_empty = "overwrite"\n'
         + '[objects]\ndatabases = { 0 = 0, 3 = 5 }\ninclude = ["order:*", "é"]\nexclude = ["tmp:*"]\n'
-        + '[conflicts]\npolicy = "prefer:east"\n'
+        + '[conflicts]\npolicy = "prefer:east"\nkeep_days = 1\nkeep_entries = 2\nkeep_bytes = 1_048_577\n'
+        + "value_bytes = 0\nrebuild_bytes = 65_536\n"
+        + '[[conflicts.rules]]\nkeys = ["a:*", "é"]\npolicy = "prefer:west"\n'
+        + '[[conflicts.rules]]\nkeys = ["b"]\npolicy = "last-writer"\n'
         + '[commands]\nflush = "stop"\nswapdb = "drop"\npublish = "drop"\nfunction = "stop"\n'
         + '[engine]\nheartbeat_ms = 0\nbatch_commands = 1\nbatch_bytes = 1024\non_refused = "quarantine"\n'
-        + 'journal = "memory"\njournal_bytes = 1_048_576\nqueue_bytes = 65536\ncheckpoint_every_ms = 100\n'
-        + "retry_pause_ms_max = 10\nconnect_timeout_ms = 10\n"
+        + 'journal = "memory"\njournal_bytes = 1_048_576\nqueue_bytes = 65536\npending_bytes = 65537\n'
+        + "checkpoint_every_ms = 100\nretry_pause_ms_max = 10\nconnect_timeout_ms = 10\nallow_eviction = true\n"
     )
     job = load(tmp_path, text)
     assert job.topology == "one-way"
@@ -80,9 +88,14 @@ def test_every_option_can_be_set(tmp_path: pathlib.Path) -> None:
     assert job.journal_folder == tmp_path / "state" / "o.sqlite.orders.journal"
     assert job.full_copy == FullCopy("overwrite")
     assert job.objects == Scope({0: 0, 3: 5}, (b"order:*", "é".encode()), (b"tmp:*",))
+    rules = (KeyPolicy(("a:*", "é"), "prefer:west"), KeyPolicy(("b",), "last-writer"))
+    assert job.conflicts == Conflicts("prefer:east", rules, 1, 2, (1 << 20) + 1, 0, 1 << 16)
     assert job.conflicts.preferred == "east" and Conflicts().preferred is None
+    assert job.conflicts.policies == (((b"a:*", "é".encode()), "west"), ((b"b",), "last-writer"))
     assert job.commands == Commands("stop", "drop", "drop", "stop")
-    assert job.engine == Engine(0, 1, 1024, "quarantine", "memory", 1 << 20, 1 << 16, 100, 10, 10)
+    assert job.engine == Engine(
+        *(0, 1, 1024, "quarantine", "memory", 1 << 20, 1 << 16, (1 << 16) + 1, 100, 10, 10, True)
+    )
 
 
 def test_store_may_be_absolute_and_the_job_path_relative(
@@ -197,7 +210,7 @@ WRONG_TABLES = [
         f"[objects]\nexclude = {['a'] * 1001}",
         ["objects.exclude = an array: expected at most 1,000 patterns, not 1,001"],
     ),
-    ("[conflicts]\npolcy = 3", ["conflicts.polcy: unknown; known here: policy; did you mean 'policy'?"]),
+    ("[conflicts]\npolcy = 3", ["conflicts.polcy: unknown; known here: policy, rules, keep_days, keep_entries, keep"]),
     (
         '[conflicts]\npolicy = "lastwriter"',
         ["conflicts.policy = 'lastwriter': expected 'last-writer' or 'prefer:<site>'; did"],
@@ -207,6 +220,67 @@ WRONG_TABLES = [
         ["conflicts.policy = 'prefer:north': expected a site of this job: 'prefer:east'"],
     ),
     ("[conflicts]\npolicy = 1", ["conflicts.policy = 1: expected 'last-writer'"]),
+    (
+        '[conflicts]\npolicy = "prefer:eats"',
+        ["conflicts.policy = 'prefer:eats': expected a site of this job: 'prefer:east' or 'prefer:west'; did you mean"],
+    ),
+    ("[conflicts]\nkeep_days = 0", ["conflicts.keep_days = 0: expected a whole number of days from 1 to 36,500"]),
+    (
+        "[conflicts]\nkeep_entries = -1\nkeep_bytes = 1048575\nvalue_bytes = 67108865\nrebuild_bytes = 65535",
+        [
+            "conflicts.keep_entries = -1: expected a whole number of entries from 1 to ",
+            "conflicts.keep_bytes = 1048575: expected a whole number of bytes from 1,048,576",
+            "conflicts.value_bytes = 67108865: expected a whole number of bytes from 1 to 67,108,864, or 0: keep no",
+            "conflicts.rebuild_bytes = 65535: expected a whole number of bytes from 65,536 to 536,870,912",
+        ],
+    ),
+    (
+        "[conflicts]\nkeep_bytes = 1048576\nvalue_bytes = 1048577",
+        ["conflicts.value_bytes = 1048577: expected at most keep_bytes, which is 1,048,576"],
+    ),
+    (
+        "[conflicts]\nrules = 3",
+        ["conflicts.rules: expected tables [[conflicts.rules]], each with keys and a policy, n"],
+    ),
+    ('[conflicts.rules]\nkeys = ["a"]', ["conflicts.rules: expected tables [[conflicts.rules]], each with keys and a"]),
+    (
+        "[[conflicts.rules]]\n[[conflicts.rules]]\nkeys = []\npolcy = 3",
+        [
+            "conflicts.rules[0].keys: missing; expected an array of glob patterns",
+            "conflicts.rules[0].policy: missing; expected 'last-writer' or 'prefer:<site>'",
+            "conflicts.rules[1].keys = an array: expected at least one pattern, or no such rule",
+            "conflicts.rules[1].policy: missing; expected 'last-writer'",
+            "conflicts.rules[1].polcy: unknown; known here: keys, policy; did you mean 'policy'?",
+        ],
+    ),
+    (
+        '[[conflicts.rules]]\nkeys = ["a", "", 3]\npolicy = "prefr:east"\n'
+        '[[conflicts.rules]]\nkeys = "b"\npolicy = "prefer:wst"',
+        [
+            "conflicts.rules[0].keys[1] = '': expected a glob pattern of 1 to",
+            "conflicts.rules[0].keys[2] = 3: expected a glob pattern",
+            "conflicts.rules[0].policy = 'prefr:east': expected 'last-writer' or 'prefer:<site>'",
+            "conflicts.rules[1].keys = 'b': expected an array of glob patterns",
+            "conflicts.rules[1].policy = 'prefer:wst': expected a site of this job: 'prefer:east' or 'prefer:west'; ",
+        ],
+    ),
+    (
+        '[[conflicts.rules]]\nkeys = ["a", "b"]\npolicy = "prefer:east"\n'
+        '[[conflicts.rules]]\nkeys = ["c", "b"]\npolicy = "last-writer"',
+        ["conflicts.rules[1].keys[1] = 'b': expected each pattern in one rule only; conflicts.rules[0] has it too"],
+    ),
+    (
+        "".join(f'[[conflicts.rules]]\nkeys = ["{n}"]\npolicy = "last-writer"\n' for n in range(101)),
+        ["conflicts.rules = an array: expected at most 100 rules, not 101"],
+    ),
+    (
+        "".join(
+            f'[[conflicts.rules]]\nkeys = {[f"{n}:{m}" for m in range(501)]}\npolicy = "last-writer"\n' for n in (1, 2)
+        ),
+        ["conflicts.rules = an array: expected at most 1,000 patterns in all rules together, not 1,002"],
+    ),
+    ('[engine]\nallow_eviction = "yes"', ["engine.allow_eviction = 'yes': expected true or false, without quotes"]),
+    ("[engine]\nallow_eviction = 1", ["engine.allow_eviction = 1: expected true or false"]),
     (
         '[commands]\nflush = "pas"\nswapdb = []',
         ["commands.flush = 'pas': expected 'pass', 'drop' or 's", "commands.swapdb = an array: "],
@@ -238,11 +312,13 @@ def test_mistake_is_told_with_place_and_value(tmp_path: pathlib.Path, text: str,
 
 def test_all_mistakes_are_told_at_once(tmp_path: pathlib.Path) -> None:
     text = f'nmae = "x"\n{HEAD.replace("bidirectional", "both")}store = 3\n{SITES.replace("7002", "x")}'
-    text += "".join(f"{table}\n" for table, _ in (WRONG_TABLES[0], WRONG_TABLES[2], WRONG_TABLES[15], WRONG_TABLES[18]))
+    tables = ['[full_copy]\ntarget_not_empty = "x"', "[objects]\ndatabases = { a = 0, 01 = 1 }"]
+    tables += ['[conflicts]\npolicy = "prefer:north"', '[[conflicts.rules]]\nkeys = 1\npolicy = "prefer:north"']
+    text += "\n".join([*tables, "[engine]\nbatch_commands = 0\n"])
     places = [re.split("[ :]", m)[0] for m in mistakes(tmp_path, text)]
     assert sorted(places) == sorted(
         "nmae topology store sites.west.url full_copy.target_not_empty objects.databases.a objects.databases.01"
-        " conflicts.policy engine.batch_commands".split()
+        " conflicts.policy conflicts.rules[0].keys conflicts.rules[0].policy engine.batch_commands".split()
     )
 
 
@@ -298,35 +374,59 @@ def test_example_loads_and_shows_the_defaults(tmp_path: pathlib.Path) -> None:
 
 
 def test_example_loads_with_its_commented_options_too(tmp_path: pathlib.Path) -> None:
-    text = re.sub(r"(?m)^# ([a-z_]+ = [\[{\"0-9])", r"\1", EXAMPLE.read_text())
-    assert load(tmp_path, text).objects == Scope({0: 0, 3: 5}, (b"order:*",))
+    text = re.sub(r"(?m)^# ([a-z_]+ = [\[{\"0-9]|\[\[)", r"\1", EXAMPLE.read_text())
+    job = load(tmp_path, text)
+    assert job.objects == Scope({0: 0, 3: 5}, (b"order:*",))
+    assert job.conflicts.rules == (KeyPolicy(("session:*", "cart:*"), "prefer:east"),)
+
+
+def manual_of(cls: type) -> str:
+    """The section of the manual about a table."""
+    text = MANUAL.read_text()
+    begin = text.index(f"\n{TABLES[cls]}\n") + 1
+    following = re.search(r"\n##+ ", text[begin:])
+    return text[begin : begin + following.start() if following else len(text)]
 
 
 @pytest.mark.parametrize(("cls", "option"), OPTIONS, ids=[f"{c.__name__}.{a.name}" for c, a in OPTIONS])
 def test_every_option_is_in_the_example_and_in_the_manual(cls: type, option: "attrs.Attribute[object]") -> None:
-    example, manual = EXAMPLE.read_text(), MANUAL.read_text()
-    if cls is JobTable and option.metadata.get("right") is None or option.name == "sites":
-        assert re.search(rf"(?m)^\[{option.name}[.\]]", example)
-        assert f"## `[{option.name}" in manual
+    example = EXAMPLE.read_text()
+    if cls is JobTable and option.metadata.get("right") is None or option.name in ("sites", "rules"):
+        assert re.search(rf"(?m)^(# )?\[+(conflicts\.)?{option.name}[.\]]", example)
+        assert re.search(rf"(?m)^##+ `\[+(conflicts\.)?{option.name}[.\]]", MANUAL.read_text())
         return
     assert re.search(rf"(?m)^(# )?{option.name} = ", example)
-    (row,) = re.findall(rf"(?m)^\| `{option.name}` \|.*$", manual)
-    if isinstance(option.default, (int, str)):
+    (row,) = re.findall(rf"(?m)^\| `{option.name}` \|.*$", manual_of(cls))
+    if isinstance(option.default, bool):
+        assert f"`{str(option.default).lower()}`" in row
+    elif isinstance(option.default, (int, str)):
         assert f"`{option.default}`" in row or f"| {option.default} |" in row
+    if option.default is attrs.NOTHING:
+        assert row.endswith("| required |")
 
 
 def test_manual_has_no_option_that_does_not_exist() -> None:
-    names = {a.name for _, a in OPTIONS}
-    assert {*re.findall(r"(?m)^\| `([^`]+)` \|", MANUAL.read_text())} <= names
+    rows = r"(?m)^\| `([^`]+)` \|"
+    for cls in TABLES:
+        assert {*re.findall(rows, manual_of(cls))} <= {a.name for a in attrs.fields(cls)}
+    assert sum(len(re.findall(rows, manual_of(cls))) for cls in TABLES) == len(re.findall(rows, MANUAL.read_text()))
 
 
-def test_manual_says_the_bounds_that_are_checked(tmp_path: pathlib.Path) -> None:
-    rows = re.findall(r"(?m)^\| `(\w+)` \|.*\| (\d+), (\d+)(?:, or 0)? \|$", MANUAL.read_text())
-    assert len(rows) == 8
-    for name, *bounds in rows:
-        for bound, beyond in zip(map(int, bounds), (-1, 1), strict=True):
-            assert getattr(load(tmp_path, f"{HEAD}{SITES}[engine]\n{name} = {bound}\n").engine, name) == bound
-            assert len(mistakes(tmp_path, f"{HEAD}{SITES}[engine]\n{name} = {bound + beyond}\n")) == 1
+@pytest.mark.parametrize(("cls", "table", "count"), [(Engine, "engine", 9), (Conflicts, "conflicts", 5)])
+def test_manual_says_the_bounds_that_are_checked(tmp_path: pathlib.Path, cls: type, table: str, count: int) -> None:
+    rows = re.findall(r"(?m)^\| `(\w+)` \|.*\| (\d+), (\d+)(, or 0)? \|$", manual_of(cls))
+    assert len(rows) == count
+    for name, low, high, zero in rows:
+
+        def with_value(value: int, name: str = name) -> str:
+            return f"{HEAD}{SITES}[{table}]\n{name} = {value}\n"
+
+        for bound, beyond in ((int(low), -1), (int(high), 1)):
+            assert getattr(getattr(load(tmp_path, with_value(bound)), table), name) == bound
+            if bound + beyond or not zero:
+                assert len(mistakes(tmp_path, with_value(bound + beyond))) == 1
+        if zero:
+            load(tmp_path, with_value(0))
 
 
 def test_public_names_are_those_of_the_module() -> None:

@@ -11,13 +11,15 @@ import attrs
 import pytest
 from click.testing import CliRunner
 
+from bisync import checks
 from bisync import precheck as module
 from bisync.checks import Finding, Side
 from bisync.cli.precheck import command
 from bisync.config import load_job
 from bisync.core.tag import Tag, tag_key
 from bisync.precheck import Check, precheck
-from bisync.runtime.survey import Survey
+from bisync.runtime.control import Refusal
+from bisync.runtime.survey import Questions, Survey
 from bisync.testing.servers import LocalServer, free_port, local_servers
 
 SECRET = "open-sesame"
@@ -165,6 +167,64 @@ def test_a_target_account_may_not_reach_the_tag(pair: Pair) -> None:
     assert pair.checks(west=url, more=patterns)["rights", "west"].result == "ok", "only what is copied must be writable"
 
 
+@pytest.mark.parametrize(
+    ("missing", "result", "rule"),
+    [
+        ("dump", "failed", "+dump"),
+        ("hget", "failed", "+hget"),
+        ("pexpiretime", "failed", "+pexpiretime"),
+        ("eval", "warning", "+eval"),
+        ("memory|usage", "warning", "+memory|usage"),
+        ("function|dump", "warning", "+function|dump"),
+        ("function|restore", "warning", "+function|restore"),
+    ],
+)
+@pytest.mark.parametrize("site", ["east", "west"])
+def test_an_account_may_lack_the_right_to_settle_conflicts(
+    pair: Pair, site: str, missing: str, result: str, rule: str
+) -> None:
+    server = getattr(pair, site)
+    checks = pair.checks(**{site: account(server, "+@all", f"-{missing}", "~*")})
+    found = checks["conflicts", site]
+    assert (found.result, found.remedy) == (result, f"ACL SETUSER guest {rule}")
+    assert missing.upper().replace("|", " ") in found.reason and "'guest'" in found.reason
+    assert checks["rights", site].result == "ok", "that is another question"
+    account(server, rule)
+    assert pair.checks(**{site: f"redis://guest:{SECRET}@127.0.0.1:{server.port}"})["conflicts", site].result == "ok"
+    assert pair.checks(topology="one-way")["conflicts", site].result == "ok"
+
+
+def test_what_conflicts_need_and_what_only_some_of_them_need_are_allowed_at_once(pair: Pair) -> None:
+    url = account(pair.west, "+@all", "-dump", "-eval", "-memory", "~*")
+    found = pair.checks(west=url)["conflicts", "west"]
+    assert found.result == "failed" and "EVAL" not in found.reason
+    assert found.remedy == "ACL SETUSER guest +dump +eval +memory|usage"
+
+
+def test_a_server_without_scripts_cannot_merge_streams(pair: Pair, tmp_path: pathlib.Path) -> None:
+    with local_servers(tmp_path, "plain", options=("--rename-command", "EVAL", "")) as [plain]:
+        found = pair.checks(west=plain.url)["conflicts", "west"]
+    assert found.result == "warning" and "the server has no EVAL: a stream that both" in found.reason
+    assert "rename-command" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("version", "missing", "result"),
+    [
+        ("6.2.14", {"FUNCTION DUMP", "FUNCTION RESTORE"}, "ok"),
+        ("6.2.14", {"PEXPIRETIME", "FUNCTION DUMP"}, "failed"),
+        ("7.0.15", {"FUNCTION DUMP"}, "warning"),
+    ],
+)
+def test_a_server_too_old_for_a_feature_lacks_nothing(pair: Pair, version: str, missing: set[str], result: str) -> None:
+    job = load_job(pair.job_file())
+    unsettling = {c: Refusal("ERR", f"unknown command '{c}'") for c in missing}
+    said = Survey(job.source, info=info(version), unsettling=unsettling)
+    found = checks.conflicts(Side(job, Questions(job="orders", reads=True, writes=True, settles=True), said))
+    assert found.result == result
+    assert "7.0" in found.remedy or result == "ok"
+
+
 def test_renamed_commands_are_noticed(pair: Pair, tmp_path: pathlib.Path) -> None:
     options = (
         "--rename-command",
@@ -251,6 +311,18 @@ def test_eviction_at_either_site_fails(pair: Pair, topology: str, site: str) -> 
     found = pair.checks(topology=topology)["eviction", site]
     assert found.result == "failed"
     assert "allkeys-lru" in found.reason and "noeviction" in found.remedy
+
+
+@pytest.mark.parametrize("site", ["east", "west"])
+def test_eviction_may_be_allowed(pair: Pair, site: str) -> None:
+    allowed = "[engine]\nallow_eviction = true"
+    getattr(pair, site).client().config_set("maxmemory-policy", "volatile-ttl")
+    refused = pair.checks()["eviction", site]
+    assert refused.result == "failed" and "allow_eviction = true under [engine]" in refused.remedy
+    found = pair.checks(more=allowed)["eviction", site]
+    assert found.result == "warning" and "volatile-ttl" in found.reason and "the job allows it" in found.reason
+    getattr(pair, site).client().config_set("maxmemory-policy", "noeviction")
+    assert pair.checks(more=allowed)["eviction", site].result == "ok"
 
 
 def test_a_target_without_room(pair: Pair) -> None:
@@ -340,6 +412,35 @@ def test_clocks_apart(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.result == "warning" and "+9" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("east", "west", "result", "shown"),
+    [
+        ((-0.01, 0.01), (-0.01, 0.01), "ok", "-0.020 to +0.020 s"),
+        ((0.0, 0.1), (1.05, 1.2), "ok", "+0.950 to +1.200 s"),
+        ((0.0, 0.1), (1.2, 1.3), "warning", "+1.100 to +1.300 s"),
+        ((5.0, 5.1), (2.0, 2.1), "warning", "-3.100 to -2.900 s"),
+        ((-600.0, -599.9), (-600.0, -599.9), "ok", "-0.100 to +0.100 s"),
+        (None, (0.0, 0.1), "not-checked", "TIME"),
+        ((0.0, 0.1), None, "not-checked", "TIME"),
+    ],
+)
+def test_clocks_of_the_sites_apart(
+    pair: Pair, east: tuple[float, float] | None, west: tuple[float, float] | None, result: str, shown: str
+) -> None:
+    """Only what is certain, whatever the round trips took, is a warning."""
+    job = load_job(pair.job_file())
+    asked = Questions(job="orders", reads=True, writes=True)
+    sides = [Side(job, asked, Survey(site, ahead_s=ahead)) for site, ahead in zip(job.sites, (east, west))]
+    found = checks.clocks(*sides)
+    assert found.result == result and shown in found.reason
+    assert result != "warning" or "NTP" in found.remedy
+
+
+def test_the_clocks_of_two_servers_on_this_machine_agree(pair: Pair) -> None:
+    found = pair.checks()["clocks", None]
+    assert found.result == "ok" and "of west is" in found.reason and "of east" in found.reason
+
+
 def info(version: str, **more: str) -> dict[str, str]:
     return {"redis_version": version, **more}
 
@@ -359,11 +460,31 @@ def test_formats(pair: Pair, source: dict[str, str], target: dict[str, str], res
     assert _judged("formats", pair, source, target).result == result
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        (info("7.0.15"), info("7.0.11"), "both sites write RDB 10"),
+        (
+            info("7.0.15"),
+            info("8.0.2"),
+            "east (Redis 7.0.15, RDB 10) cannot read what west (Redis 8.0.2, RDB 12) dumps",
+        ),
+        (info("7.4.1"), info("7.2.4", valkey_version="8.1.1"), "west (Valkey 8.1.1, RDB 11) cannot read what east"),
+    ],
+)
+def test_keys_in_conflict_between_unlike_servers(
+    pair: Pair, source: dict[str, str], target: dict[str, str], said: str
+) -> None:
+    found = _judged("conflict copies", pair, source, target)
+    assert found.result == "ok" and found.reason.startswith(said)
+    assert ("rebuilt from commands" in found.reason) == ("cannot read" in said)
+
+
 def _judged(check: str, pair: Pair, *infos: dict[str, str]) -> Finding:
     job = load_job(pair.job_file())
     sides = []
     for site, said in zip((job.source, job.target), infos):
-        questions = module.Questions(job=job.name, reads=True, writes=True)
+        questions = Questions(job=job.name, reads=True, writes=True, settles=True)
         sides.append(Side(job, questions, Survey(site, info=said)))
     return module.PAIR_CHECKS[check](sides[0], sides[1])
 

@@ -16,14 +16,18 @@ from bisync.core.states import RUNNING, STATES
 from bisync.errors import StoreError
 from bisync.runtime.store import Store
 from bisync.status import (
+    KINDS,
+    NAMED,
     REPORT_AGE_MS_MAX,
     ChannelReport,
     Drained,
+    OpenUnit,
     Report,
     missing_for_drain,
     read_report,
     read_status,
     time_text,
+    unit_name,
 )
 
 NOW = 1_700_000_000_123  # ms since 1970
@@ -78,6 +82,7 @@ class TestDocument:
             store.add_event("orders", NOW, "info", "engine", "engine 3 has taken the job")
         document = read_status(job, NOW)
         rates = {"lag_bytes": 120, "ops_per_s": 1500.5, "bytes_per_s": 90_000.0, "applied_ops": 7_000}
+        rates["pending"] = 2
         assert document == {
             "job": "orders",
             "state": "synchronizing",
@@ -93,7 +98,10 @@ class TestDocument:
                     "full_copy": {"keys_done": 0, "keys_total": None, "bytes_done": 0},
                 },
             },
-            "conflicts": {"total": 5, "open": 1},
+            "conflicts": {
+                **{"total": 5, "open": 1, "by_kind": dict.fromkeys(KINDS, 0)},
+                **{"unsettled_total": 0, "unsettled": [], "unrecorded": 0, "store_failing": ""},
+            },
             "engine": {"epoch": 3, "pid": os.getpid(), "since": time_text(NOW - 60_000)},
             "events": [
                 {"time": NOW_TEXT, "level": "info", "kind": "engine", "text": "engine 3 has taken the job"},
@@ -160,11 +168,15 @@ class TestEngineGone:
         save(job, report(state=state, reason="as it was", pid=pid, channels=channels), at)
         document = read_status(job, NOW)
         expected = ("suspended", f"no engine is running (last seen {time_text(at)})")
+        if how == "silent":
+            said = f"the engine (process {pid}) has said nothing since {time_text(at)}"
+            expected = ("suspended", f"{said}; it hangs or cannot write the store: see its log")
         assert (document["state"], document["reason"]) == (expected if state in RUNNING else (state, "as it was"))
         assert document["engine"] == {"epoch": 3, "pid": None, "since": time_text(NOW - 60_000)}
         assert document["channels"]["forward"] == {
             "state": "suspended" if state in RUNNING else state,
             **{"lag_ms": None, "lag_bytes": None, "ops_per_s": 0.0, "bytes_per_s": 0.0, "applied_ops": 7_000},
+            "pending": 0,
             "full_copy": {"keys_done": 10, "keys_total": 20, "bytes_done": 30},
         }
         assert read_report(job, NOW) is None
@@ -256,6 +268,64 @@ class TestDrain:
         )
         assert (missing_for_drain(report(drained=at, conflicts_open=conflicts), targets) == []) == done
 
+    def test_open_arbitrations_are_named_a_few_of_them_with_the_reason(self) -> None:
+        units = [OpenUnit(0, "a", None, "OOM there", NOW), *(OpenUnit(3, f"k{n}", None, "", NOW) for n in range(9))]
+        (text,) = missing_for_drain(report(conflicts_open=1_234, open_units=tuple(units)), {})
+        named = "'k0' in database 3, 'k1' in database 3, 'k2' in database 3, 'k3' in database 3"
+        assert text == f"1,234 arbitrations are open: 'a' in database 0 (OOM there), {named} and 1,229 more"
+        assert text.count("database") == NAMED
+        (text,) = missing_for_drain(report(conflicts_open=1, open_units=tuple(units[:1])), {})
+        assert text == "1 arbitration is open: 'a' in database 0 (OOM there)"
+
+
+class TestConflicts:
+    def test_those_that_cannot_be_settled_are_told_apart(self, job: Job) -> None:
+        units = (
+            OpenUnit(0, "k\\xff", None, "OOM command not allowed", NOW - 5),
+            OpenUnit(3, "h", ("hash", "f"), "NOPERM", NOW - 4),
+            OpenUnit(3, "under way", None, "", NOW - 3),
+        )
+        kinds = {"key": 2, "hash": 1, "later": 9}
+        save(job, report(conflicts_open=7, conflicts_by_kind=kinds, unsettled=30, open_units=units))
+        told = read_status(job, NOW)["conflicts"]
+        assert told["unsettled_total"] == 30 and told["open"] == 7
+        assert told["unsettled"] == [
+            *[{"database": 0, "key": "k\\xff", "element": None, "why": units[0].why, "since": time_text(NOW - 5)}],
+            {
+                **{"database": 3, "key": "h", "element": {"type": "hash", "name": "f"}},
+                **{"why": "NOPERM", "since": time_text(NOW - 4)},
+            },
+        ]
+        assert told["by_kind"] == {**dict.fromkeys(KINDS, 0), **kinds}, "kinds of a later version are shown too"
+
+    def test_that_wait_for_the_store_are_counted_with_the_reason(self, job: Job) -> None:
+        save(job, report(unrecorded=4, store_failing="the disk is full"))
+        told = read_status(job, NOW)["conflicts"]
+        assert (told["unrecorded"], told["store_failing"]) == (4, "the disk is full")
+
+    def test_stay_open_when_the_engine_is_gone(self, job: Job, dead_pid: int) -> None:
+        unit = OpenUnit(0, "k", None, "NOPERM", NOW)
+        save(job, report(pid=dead_pid, unsettled=1, open_units=(unit,)))
+        told = read_status(job, NOW)["conflicts"]
+        assert told["open"] == 1 and told["unsettled"] == [unit.to_json()]
+
+    @pytest.mark.parametrize(
+        ("key", "element", "name"),
+        [
+            ("k", None, "'k' in database 2"),
+            ("", None, "'' in database 2"),
+            ("h", ("hash", "a b"), "field 'a b' of 'h' in database 2"),
+            ("h", ("hash", "{0}"), "field '{0}' of 'h' in database 2"),
+            ("s", ("set", "m"), "member 'm' of 's' in database 2"),
+            ("z", ("zset", "m"), "member 'm' of 'z' in database 2"),
+            ("k", ("ttl", ""), "time to live of 'k' in database 2"),
+            ("k", ("later", "x"), "later 'x' of 'k' in database 2"),
+            ("", ("functions", ""), "functions"),
+        ],
+    )
+    def test_units_have_names_for_people(self, key: str, element: tuple[str, str] | None, name: str) -> None:
+        assert unit_name(2, key, element) == OpenUnit(2, key, element, "", 0).name == name
+
 
 class TestReport:
     @given(
@@ -271,10 +341,17 @@ class TestReport:
                     bytes_per_s=st.floats(0, 1e9),
                 ),
             ),
+            conflicts_by_kind=st.dictionaries(st.sampled_from(sorted(KINDS)), st.integers(0, 9)),
+            open_units=st.lists(st.builds(OpenUnit), max_size=3).map(tuple),
         )
     )
     def test_survives_json(self, value: Report) -> None:
         assert Report.from_dict(json.loads(json.dumps(value.to_dict()))) == value
+
+    def test_of_an_earlier_version_has_no_word_of_open_units(self) -> None:
+        known = {"state", "reason", "epoch", "pid", "since_ms", "channels", "conflicts_total", "conflicts_open"}
+        earlier = {name: value for name, value in report().to_dict().items() if name in known | {"drained"}}
+        assert Report.from_dict(earlier) == report()
 
     def test_fields_of_a_later_version_are_passed_over(self) -> None:
         assert Report.from_dict({**report().to_dict(), "mood": "good"}) == report()

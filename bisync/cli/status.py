@@ -3,7 +3,7 @@
 import json
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -51,10 +51,32 @@ def _print(document: Mapping[str, Any]) -> None:
         words = (name, channel["state"], *_figures(channel))
         table.add_row(*(Text(w, _style(w) if n == 1 else "") for n, w in enumerate(words)))
     console.print(table)
-    conflicts = document["conflicts"]
-    console.print(Text(f"conflicts: {conflicts['total']:,} in all, {conflicts['open']:,} open"))
+    for line, style in _conflicts(document["conflicts"]):
+        console.print(Text(line, style))
     for event in document["events"]:
         console.print(Text(f"{event['time']}  {event['level']:7}  {event['kind']}: {event['text']}"))
+
+
+def _conflicts(conflicts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Lines about the conflicts, each with its style: how many, those that cannot be settled, and what to do."""
+    from bisync.status import KINDS, unit_name
+
+    kinds = [f"{n:,} about {KINDS.get(kind, kind)}" for kind, n in conflicts["by_kind"].items() if n]
+    known = f" ({', '.join(kinds)})" if kinds else ""
+    yield f"conflicts: {conflicts['total']:,} in all{known}, {conflicts['open']:,} open", ""
+    total, shown = conflicts["unsettled_total"], conflicts["unsettled"]
+    if total:
+        yield f"not settled: {total:,}; both sites may hold different values there", "yellow"
+        for unit in shown:
+            element = (unit["element"]["type"], unit["element"]["name"]) if unit["element"] else None
+            name = unit_name(unit["database"], unit["key"], element)
+            yield f"  {name}, since {unit['since']}: {unit['why']}", ""
+        if total > len(shown):
+            yield f"  and {total - len(shown):,} more", ""
+        yield "  next: make possible what the server refused; bisync tries again by itself every few seconds", ""
+    if conflicts["unrecorded"] and conflicts["store_failing"]:
+        yield f"not recorded: {conflicts['unrecorded']:,}; {conflicts['store_failing']}", "yellow"
+        yield "  next: make room for the store; until then the journals grow, and reading stops when they are full", ""
 
 
 def _style(state: str) -> str:

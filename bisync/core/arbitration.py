@@ -9,16 +9,25 @@ restore. Client writes that the restore overtakes make the round *dirty*, and an
 Nothing here sends: the rounds to begin are handed to the pair, which owns the queues.
 """
 
+import collections
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from bisync.core.commands import EVERY_KEY, TTL, Write, commute, deletes, same_place
+from bisync.core.actions import Conflict, Replaced
+from bisync.core.commands import EVERY_KEY, TTL, Write, same_place
+from bisync.core.commands.places import Element
+from bisync.core.floor import Lows
 from bisync.core.operation import Operation
-from bisync.core.pending import Pending, PendingWrites, Place
-from bisync.core.rules import LAST_WRITER, Rules
+from bisync.core.pending import PendingWrites, Place
+from bisync.core.policy import Contender, Verdict, judge
+from bisync.core.position import Clock
+from bisync.core.record import Record
+from bisync.core.rules import Rules
 
-Element = tuple[str, bytes]
+STUCK_MS_MIN, STUCK_MS_MAX = 1_000, 60_000
+"""The pause before a round that failed is tried again; it doubles with each in a row."""
 
 
 @attrs.frozen(slots=True)
@@ -44,27 +53,30 @@ class Unit:
         return Write(self.database, self.key, self.element, True)
 
 
-@attrs.frozen(slots=True)
-class Winner:
-    """The write that the policy prefers, of those that met over a unit."""
-
-    operation: Operation
-    time_ms: int
-    site: str
-
-
 @attrs.define(slots=True, eq=False)
 class Arbitration:
     """The settling of one unit."""
 
     unit: Unit
     authority: str
-    winner: Winner | None  # None: no conflict began it, but a restart or an error reply
+    winner: Contender | None  # None: no conflict began it, but a restart or an error reply
     low: dict[str, int]  # per site, an offset at or before every write concerned: recovery reads from there
     phase: str = "new"  # new -> fenced -> restoring; gone when done
     number: int = 0  # of its round; the newest is the one that counts
     fenced_at: str = ""
+    overtook: bool = False  # a restore may have overtaken writes: then the authority alone has them all
     dirty: bool = False  # a write was overtaken by the restore: another round is owed
+    stuck: str = ""  # why the last round failed; it is tried again after a pause
+    replaced: Replaced | None = None  # what the newest restore that changed something found at the loser's site
+    kept: str = ""  # SHA-256 of what that restore put there, in hex
+    failures: int = 0  # rounds that failed, in a row
+    due_ms: int | None = None  # when a stuck one is tried again; None: not said yet
+    record: Record | None = None  # for the log; None: no conflict was found over it
+    absorbed: list["Absorbed"] = attrs.field(factory=list)  # of the elements that it took in
+
+
+Absorbed = tuple[Record, Replaced | None, str]
+"""The record of an arbitration that a whole key's took in, and what its restores had replaced and put there."""
 
 
 class Arbiter:
@@ -75,12 +87,17 @@ class Arbiter:
         self._rules, self._positions = rules, positions
         self._open: dict[Unit, Arbitration] = {}
         self._by_place: dict[Place, dict[Unit, Arbitration]] = {}
+        self._types: collections.Counter[tuple[Place, str]] = collections.Counter()  # of the elements among them
         self._waiting: list[Arbitration] = []  # those whose round must begin
         self._opened: list[Arbitration] = []  # since the last `taint_pending`
         self._rounds: dict[int, Arbitration] = {}  # under way, by number
+        self._stuck: list[Arbitration] = []  # to be tried again
         self._numbers = 0
-        self.found = 0  # arbitrations that a conflict began
-        self.unsettled: list[str] = []  # conflicts about all keys at once, which cannot be settled key by key
+        self._records = itertools.count(1)
+        self._unrecorded: dict[int, Record] = {}  # those that the log does not have yet, by number
+        self._lows: Lows[Arbitration | Record] = Lows(self._lives)
+        self._new: list[tuple[Record, str, Replaced | None, str]] = []  # since the last `take_told`
+        self.found = 0  # arbitrations with a conflict
 
     def __len__(self) -> int:
         return len(self._open)
@@ -92,62 +109,72 @@ class Arbiter:
         return f"<Arbiter {len(self._open)} open, {len(self._rounds)} rounds under way>"
 
     def lowest(self, site: str, position: int) -> int:
-        """The offset at or before every write of an open arbitration, `position` where there is none."""
-        return min([position, *(a.low[site] for a in self._open.values())])
+        """The offset at or before every write of an arbitration that is open or not in the log yet, else `position`."""
+        return self._lows.lowest(site, position)
 
-    def settles(self, place: Place) -> bool:
-        """Is this whole key being settled?"""
-        return Unit(*place) in self._open
+    def _lives(self, owner: "Arbitration | Record") -> bool:
+        if isinstance(owner, Arbitration):
+            return self._open.get(owner.unit) is owner
+        return owner.number in self._unrecorded
 
-    # -- detection
-    def compare(self, site: str, mine: Pending, theirs: Iterator[tuple[Pending, Operation]], op: Operation) -> bool:
-        """Arbitrate every unit whose value depends on the order of `op`, read at `site`, and pending ones across.
+    def covering(self, unit: Unit) -> Arbitration | None:
+        """The open arbitration of this unit, or of the whole key that it belongs to."""
+        return self._open.get(unit.whole) or self._open.get(unit)
 
-        Says whether there was one.
-        """
-        contested = False
-        for pending, held in theirs:
-            if op.row is not None and op.row.change == "counts" and held.row is op.row:
-                continue  # increments: the most common of hot keys
-            if mine.concurrent(pending) and not commute(op.args, op.database, held.args, held.database):
-                units = _units_in_doubt(op, held)
-                if units:
-                    contested = pending.contested = True
-                    self._settle(site, mine, op, pending, held, units)
-                else:
-                    self._settle_elsewhere(site, mine, op, pending, held)
-        return contested
-
-    def _settle(
-        self, site: str, mine: Pending, op: Operation, pending: Pending, held: Operation, units: Iterable[Unit]
+    # -- conflicts
+    def conflict(
+        self, unit: Unit, verdict: Verdict, met: Iterable[Contender], low: Mapping[str, int], authority: str = ""
     ) -> None:
-        other = self._rules.other(site)
-        ours, across = Winner(op, mine.time_ms, site), Winner(held, pending.time_ms, other)
-        winner, loser = (ours, across) if self._beats(ours, across) else (across, ours)
-        authority = ""
-        if winner.operation.expires and deletes(loser.operation.args):
-            # a renewal makes no key anew where it lands: the right place is where it was made, if the key lives there
-            authority = winner.site
-            op.overruled = winner is across and len(op.args) == 2
-        for unit in units:
-            self.arbitrate(unit, winner, {site: mine.start, other: pending.start}, authority)
+        """Two concurrent writes left a unit in doubt: settle it. `met` are the two."""
+        self.arbitrate(unit, verdict.winner, low, authority, verdict)
+        held = self.covering(unit)
+        assert held is not None
+        if held.record is None:
+            number, policy = next(self._records), self._rules.policy_for(unit.key)
+            held.record = Record(number, *unit.place, held.unit.element, policy, verdict, dict(held.low))
+            self.found += 1
+            self._tell(held.record, "open")
+        if not verdict.certain:
+            held.record.certain = False
+        for contender in met:
+            held.record.met(contender)
 
-    def _settle_elsewhere(self, site: str, mine: Pending, op: Operation, pending: Pending, held: Operation) -> None:
-        """Two operations that do not commute, though they touch no place in common.
+    def failed(self, site: str, clock: Clock, place: Place) -> None:
+        """A write of this site, which may have met another one over the key, failed at the other site.
 
-        One may have removed the last element of a key: then the key's time to live went with it at one site only. No
-        write of a client's is lost by that, so it counts as no conflict.
+        Where it is the winner, the other site does not hold the right value: its own site may.
         """
-        other = self._rules.other(site)
-        low = {site: mine.start, other: pending.start}
-        shared = set(op.written) & set(held.written)
-        for database, key in shared:
-            self.arbitrate(Unit(database, key, TTL), None, low, self._rules.source)
-        if not shared:
-            names = f"{op.args[0].decode()} at {site} and {held.args[0].decode()} at {other}"
-            self.unsettled.append(f"{names} crossed, and which keys they left unequal cannot be told")
+        for arbitration in self._by_place.get(place, {}).values():
+            if arbitration.record is not None:
+                arbitration.record.failed.add((site, clock))
+            winner = arbitration.winner
+            if winner is not None and not arbitration.overtook and (winner.site, winner.clock) == (site, clock):
+                arbitration.dirty = arbitration.dirty or arbitration.phase != "new"
+                arbitration.authority = site
 
-    def taint(self, site: str, mine: Pending, op: Operation) -> None:
+    def _tell(self, record: Record, state: str, replaced: Replaced | None = None, kept: str = "") -> None:
+        if record.number not in self._unrecorded:
+            self._unrecorded[record.number] = record
+            self._lows.note(record, record.low)
+        self._new.append((record, state, replaced, kept))
+
+    def take_told(self) -> list[Conflict]:
+        """What the log must be told: conflicts that were found or settled since the last call."""
+        told = [record.told(state, replaced, kept) for record, state, replaced, kept in self._new]
+        self._new.clear()
+        return told
+
+    def recorded(self, numbers: Iterable[int]) -> None:
+        """The log has what it was told of these conflicts: a crash does not lose them any more."""
+        for number in numbers:
+            self._unrecorded.pop(number, None)
+
+    @property
+    def unrecorded(self) -> int:
+        """How many conflicts the log has not confirmed yet."""
+        return len(self._unrecorded)
+
+    def taint(self, site: str, start: int, op: Operation) -> None:
         """A write computed from a key that is still unequal is itself unequal: arbitrate what it writes too."""
         if not self._open:
             return
@@ -155,9 +182,9 @@ class Arbiter:
             near = self._open.values() if place == EVERY_KEY else self._by_place.get(place, {}).values()
             for arbitration in list(near):
                 for write in op.footprint.writes:
-                    if not _is_wide(write):
+                    if not is_wide(write):
                         unit = Unit(write.database, write.key)
-                        self.arbitrate(unit, None, {site: mine.start}, arbitration.authority)
+                        self.arbitrate(unit, None, {site: start}, arbitration.authority)
 
     def mark_dirty(self, site: str, start: int, op: Operation) -> None:
         """A write at the site that will be restored, after the fence was asked for, is in danger of being overtaken."""
@@ -172,26 +199,31 @@ class Arbiter:
                 ):
                     arbitration.dirty = True
                     arbitration.low[site] = min(arbitration.low[site], start)
+                    self._lows.note(arbitration, {site: start})
 
     def _near(self, write: Write) -> Iterable[Arbitration]:
+        """Those that a write may touch: of thousands of elements of one key, not all."""
         place = (write.database, write.key)
         if place == EVERY_KEY:
             return self._open.values()
-        return self._by_place.get(place, {}).values()
+        near = self._by_place.get(place, {})
+        if write.element is None or not near:
+            return near.values()
+        whole = Unit(*place)
+        alike = self._types[place, TTL[0]] + self._types[place, write.element[0]] + (whole in near)
+        if write.element != TTL and alike < len(near):
+            return near.values()  # elements of another type
+        return [near[unit] for unit in (whole, Unit(*place, write.element)) if unit in near]
 
-    # -- the policy
-    def _beats(self, a: Winner, b: Winner) -> bool:
-        """The policy's total order on writes. A delete loses to a concurrent update."""
-        if a.operation.stale != b.operation.stale:
-            return b.operation.stale
-        if self._rules.policy != LAST_WRITER:
-            return a.site == self._rules.policy
-        a_deletes, b_deletes = deletes(a.operation.args), deletes(b.operation.args)
-        if a_deletes != b_deletes:
-            return b_deletes
-        return (a.time_ms, a.site) > (b.time_ms, b.site)
-
-    def arbitrate(self, unit: Unit, winner: Winner | None, low: Mapping[str, int], authority: str = "") -> None:
+    # -- opening
+    def arbitrate(
+        self,
+        unit: Unit,
+        winner: Contender | None,
+        low: Mapping[str, int],
+        authority: str = "",
+        verdict: Verdict | None = None,
+    ) -> None:
         """Settle a unit: with the winner of a conflict, or for another reason with an authority.
 
         The winner's write lands last at the *other* site: that site holds the right value.
@@ -199,39 +231,54 @@ class Arbiter:
         if winner is not None and not authority:
             authority = self._rules.other(winner.site)
         lows = {site: low.get(site, self._positions.get(site, 0)) for site in self._rules.sites}
+        absorbed: list[Absorbed] = []
         if unit.whole in self._open:
             unit = unit.whole
         elif unit.element is None and unit.place in self._by_place:
-            authority, winner = self._absorb(unit, winner, lows, authority)
+            authority, winner, absorbed = self._absorb(unit, winner, lows, authority)
         held = self._open.get(unit)
         if held is None:
-            self.found += winner is not None
-            self._add(Arbitration(unit, authority, winner, lows))
+            overtook = verdict is None or bool(absorbed)
+            self._add(Arbitration(unit, authority, winner, lows, overtook=overtook, absorbed=absorbed))
             return
         for site, offset in lows.items():
-            held.low[site] = min(held.low[site], offset)
+            if offset < held.low[site]:
+                held.low[site] = offset
+                self._lows.note(held, {site: offset})
         held.dirty = held.dirty or held.phase != "new"
-        if winner and _overwrites(winner, unit) and (held.winner is None or self._beats(winner, held.winner)):
-            held.winner, held.authority = winner, authority
+        if winner and _overwrites(winner, unit):
+            against = judge(self._rules, unit.key, winner, held.winner) if held.winner is not None else verdict
+            if held.winner is None or (against is not None and against.winner is winner):
+                if held.winner is not None and held.winner.site == winner.site:
+                    against = verdict  # what it is newer than is its own site's: why it beat the other site's counts
+                held.winner, held.authority = winner, authority
+                if held.record is not None and against is not None:
+                    held.record.verdict = against
         # otherwise the authority stays: it already holds both sites' writes, the other may not
 
     def _absorb(
-        self, unit: Unit, winner: Winner | None, lows: dict[str, int], authority: str
-    ) -> tuple[str, Winner | None]:
+        self, unit: Unit, winner: Contender | None, lows: dict[str, int], authority: str
+    ) -> tuple[str, Contender | None, list[Absorbed]]:
         """An arbitration of a whole key takes in those of its elements."""
-        last = None
+        last: Arbitration | None = None
+        absorbed: list[Absorbed] = []
         for last in list(self._by_place[unit.place].values()):
             self._remove(last)
+            absorbed += [(last.record, last.replaced, last.kept)] if last.record is not None else []
             for site in lows:
                 lows[site] = min(lows[site], last.low[site])
         assert last is not None
         if winner is None or not _overwrites(winner, unit):
-            return last.authority, last.winner
-        return authority, winner
+            return last.authority, last.winner, absorbed
+        return authority, winner, absorbed
 
     def _add(self, arbitration: Arbitration) -> None:
         self._open[arbitration.unit] = arbitration
-        self._by_place.setdefault(arbitration.unit.place, {})[arbitration.unit] = arbitration
+        self._lows.note(arbitration, arbitration.low)
+        unit = arbitration.unit
+        self._by_place.setdefault(unit.place, {})[unit] = arbitration
+        if unit.element is not None:
+            self._types[unit.place, unit.element[0]] += 1
         self._waiting.append(arbitration)
         self._opened.append(arbitration)
 
@@ -246,16 +293,22 @@ class Arbiter:
             for site, writes in pending.items():
                 for write, operation in list(writes.reading(arbitration.unit.place)):
                     for w in operation.footprint.writes:
-                        if not _is_wide(w):
+                        if not is_wide(w):
                             unit = Unit(w.database, w.key)
                             self.arbitrate(unit, None, {site: write.start}, arbitration.authority)
 
     def _remove(self, arbitration: Arbitration) -> None:
-        del self._open[arbitration.unit]
-        near = self._by_place[arbitration.unit.place]
-        del near[arbitration.unit]
+        unit = arbitration.unit
+        del self._open[unit]
+        near = self._by_place[unit.place]
+        del near[unit]
         if not near:
-            del self._by_place[arbitration.unit.place]
+            del self._by_place[unit.place]
+        if unit.element is not None:
+            kind = unit.place, unit.element[0]
+            self._types[kind] -= 1
+            if not self._types[kind]:
+                del self._types[kind]
         self._rounds.pop(arbitration.number, None)
 
     # -- rounds
@@ -280,7 +333,7 @@ class Arbiter:
         if arbitration.authority != arbitration.fenced_at:
             self._again(arbitration)
             return None
-        arbitration.phase = "restoring"
+        arbitration.phase, arbitration.overtook = "restoring", True
         return arbitration
 
     def restore_came_back(self, number: int) -> Arbitration | None:
@@ -292,6 +345,11 @@ class Arbiter:
             self._again(arbitration)
             return None
         self._remove(arbitration)
+        if arbitration.record is not None:
+            arbitration.record.conclude(self._rules.other)
+            self._tell(arbitration.record, "settled", arbitration.replaced, arbitration.kept)
+        for record, replaced, kept in arbitration.absorbed:
+            self._tell(record, "settled", replaced, kept)
         return arbitration
 
     def begin_again(self, number: int) -> bool:
@@ -307,45 +365,59 @@ class Arbiter:
         self.arbitrate(arbitration.unit.whole, None, arbitration.low, arbitration.authority)
         return True
 
+    def turn(self, number: int) -> bool:
+        """The restore found something that the authority lacks (entries of a stream): now the other way round.
+
+        False where the round does not count any more.
+        """
+        arbitration = self._rounds.get(number)
+        if arbitration is None:
+            return False
+        arbitration.authority = self._rules.other(arbitration.authority)
+        self._again(arbitration)
+        return True
+
+    def under_way(self, number: int) -> Arbitration | None:
+        """The arbitration whose round has this number, if it still counts."""
+        return self._rounds.get(number)
+
+    def repeat(self, number: int) -> None:
+        """The round came to nothing, and there is another way: a new one begins."""
+        arbitration = self._rounds.get(number)
+        if arbitration is not None:
+            self._again(arbitration)
+
+    def put_off(self, number: int, reason: str) -> None:
+        """The unit cannot be settled at present, and why: it stays open, and a later tick begins another round."""
+        arbitration = self._rounds.get(number)
+        if arbitration is not None:
+            del self._rounds[number]
+            arbitration.phase, arbitration.stuck, arbitration.due_ms = "new", reason, None
+            arbitration.failures += 1
+            self._stuck.append(arbitration)
+
+    def wake(self, now_ms: int) -> None:
+        """Time has passed: rounds that failed are tried again after their pause."""
+        for arbitration in list(self._stuck):
+            if arbitration.due_ms is None:
+                arbitration.due_ms = now_ms + min(STUCK_MS_MAX, STUCK_MS_MIN << min(arbitration.failures - 1, 10))
+            if now_ms >= arbitration.due_ms:
+                self._stuck.remove(arbitration)
+                self._waiting.append(arbitration)
+
     def _again(self, arbitration: Arbitration) -> None:
         del self._rounds[arbitration.number]
         arbitration.phase = "new"
         self._waiting.append(arbitration)
 
 
-def _overwrites(winner: Winner, unit: Unit) -> bool:
+def _overwrites(winner: Contender, unit: Unit) -> bool:
     """Does the winning write make everything before it irrelevant for this unit?"""
     whole = unit.as_write()
     writes = winner.operation.footprint.writes
     return any(w.overwrites and w.element in (None, unit.element) and same_place(w, whole) for w in writes)
 
 
-def _units_in_doubt(mine: Operation, theirs: Operation) -> set[Unit]:
-    """The units whose value now depends on the order of two operations that do not commute."""
-    units: set[Unit] = set()
-    for a in mine.footprint.writes:
-        for b in theirs.footprint.writes:
-            if same_place(a, b):
-                units.update(_units_of(a, b))
-    for p, q in ((mine, theirs), (theirs, mine)):
-        for database, key in p.footprint.reads:
-            if any(same_place(w, Write(database, key, None, False)) for w in q.footprint.writes):
-                units.update(Unit(w.database, w.key) for w in p.footprint.writes if not _is_wide(w))
-    return units
-
-
-def _units_of(a: Write, b: Write) -> Iterator[Unit]:
-    """Of two writes to one place. A key that meets a SWAPDB is in doubt in both databases."""
-    if _is_wide(a):
-        a, b = b, a
-    if _is_wide(a):
-        return  # two wide ones: see `Arbiter.unsettled`
-    if _is_wide(b):
-        for database in {a.database, *(b.databases if len(b.databases) > 1 else ())}:
-            yield Unit(database, a.key)
-    else:
-        yield Unit(a.database, a.key, a.element if a.element == b.element else None)
-
-
-def _is_wide(write: Write) -> bool:
+def is_wide(write: Write) -> bool:
+    """Does it touch every key of a database?"""
     return (write.database, write.key) == EVERY_KEY

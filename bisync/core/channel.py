@@ -5,6 +5,7 @@ import collections
 import attrs
 
 from bisync.core.link import Link
+from bisync.core.moment import Moments
 from bisync.core.operation import Understanding
 from bisync.core.pending import PendingWrites
 from bisync.core.position import START, Clock
@@ -40,9 +41,13 @@ class Channel:
     worth_telling: bool = False  # was more than lone tags read since the last tag?
     reader: StreamReader | None = None  # None: reading has not begun
     inbox: collections.deque[Entry] = attrs.field(factory=collections.deque)  # read, and waiting for a reply
+    moments: Moments = attrs.field(factory=Moments)  # when the bytes of the origin's stream were written
     processed: int = 0  # offset in the origin's stream up to which everything was acted on
     pending: PendingWrites = attrs.field(factory=PendingWrites)
-    failed: set[Clock] = attrs.field(factory=set)  # pending writes of which a command failed at the target
+    failed: dict[Clock, tuple[int, ...]] = attrs.field(
+        factory=dict
+    )  # pending writes, and which commands of them failed
+    missed: set[Clock] = attrs.field(factory=set)  # those that renewed a key which was not there, or had no expiry
     refused: str = ""  # why the target refuses at present
     refusals: int = 0  # in a row
     counters: Counters = attrs.field(factory=Counters)

@@ -8,9 +8,6 @@ import attrs
 
 from bisync.core.position import Clock, copied_clock
 
-OLDEST_MS = -(1 << 62)
-"""The time of a copied key: older than every write."""
-
 
 @attrs.define
 class Copying:
@@ -23,9 +20,13 @@ class Copying:
     finishing: bool = False  # is the finishing transaction queued?
     again: bool = False  # did an earlier copy break off?
 
-    def begin(self) -> None:
-        """A new snapshot was taken."""
-        self.copy += 1
+    def begin(self, epoch: int) -> None:
+        """A new snapshot was taken, in this epoch.
+
+        Its number is higher than that of every copy before, also where a flush at the target took away the tag that
+        told of one: epochs never come again.
+        """
+        self.copy = max(self.copy + 1, epoch)
         self.keys, self.ended, self.finishing = 0, False, False
 
     @property

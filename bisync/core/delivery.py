@@ -1,5 +1,6 @@
 """Applying at a target: what goes into the next transaction, what its tag says, and what the replies mean."""
 
+import bisect
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -13,7 +14,7 @@ from bisync.core.link import Item, Transaction
 from bisync.core.position import Clock, stream_clock
 from bisync.core.reply import Refusal, read_refusal
 from bisync.core.resp import pack
-from bisync.core.round import Rounds
+from bisync.core.round import ROUND_KINDS, Rounds
 from bisync.core.rules import Rules
 from bisync.core.tag import Tag, beat_key, tag_key
 from bisync.errors import BisyncError, SiteError, Superseded, TagLost
@@ -39,6 +40,7 @@ class Delivery:
     rounds: Rounds
     actions: list[Action]
     resuming: bool  # is this life still reading what an earlier one may have read?
+    recovering: bool  # was a tag lost?
 
     # -- sending
     def pump(self, now_ms: int) -> None:
@@ -54,12 +56,18 @@ class Delivery:
     def _catching_up(self) -> bool:
         """After a restart, read first and send then: what one stream does to a key may overrule what the other did.
 
-        Each stream is read up to the tag by which this life took the job; a queue that is full ends the wait.
+        Each stream is read up to the tag by which this life took the job; a queue that is full ends the wait, but not
+        where a tag was lost: then only the stream can tell what is applied.
         """
         if self.resuming:
             full = any(c.link.queued_bytes >= self.rules.queue_bytes for c in self.channels.values())
-            self.resuming = not full and not all(c.reached_take for c in self.channels.values())
+            self.resuming = (self.recovering or not full) and not all(c.reached_take for c in self.channels.values())
         return self.resuming
+
+    @property
+    def recovering_now(self) -> bool:
+        """Is the stream being read for what a lost tag said? Then a full queue must not end the reading."""
+        return self.resuming and self.recovering
 
     def _beat_due(self, channel: Channel, now_ms: int) -> bool:
         beats = self.rules.heartbeat_ms > 0 and self.rules.bidirectional and channel.reader is not None
@@ -99,7 +107,7 @@ class Delivery:
             self.engine,
             clock,
             self.floors.now(),
-            self.copying.finished or any(i.kind == "finish" for i in items),
+            self.copying.copy if self.copying.finished or any(i.kind == "finish" for i in items) else 0,
             tuple(i.number for i in items if i.number),
         )
         channel.worth_telling, channel.told_ms = False, now_ms
@@ -182,10 +190,12 @@ class Delivery:
             channel.counters.bytes += item.size if item.operations else 0
             if item.renewals:
                 self._check_renewals(channel, item, flight.replies_of(n, results)[-len(item.parts) :])
-            if item.kind == "fence":
-                self.rounds.fence_answered(item.number, flight.replies_of(n, results)[-len(item.parts) :])
+            if item.kind == "probe":
+                self.rounds.probe_answered(channel.target, item.probes, flight.answers(n, results))
+            elif item.kind == "fence":
+                self.rounds.fence_answered(item.number, flight.answers(n, results))
             elif item.kind == "restore":
-                self.rounds.restore_answered(item.number, flight.replies_of(n, results))
+                self.rounds.restore_answered(item.number, flight.answers(n, results))
             elif item.kind == "finish":
                 self.copying.finished = True
                 self.actions.append(Notice("info", "copied", f"the full copy of {channel.origin} is finished"))
@@ -198,14 +208,13 @@ class Delivery:
         """A renewal that found no key: it had expired at the target before the renewal came."""
         if any(results[n] == 0 for n in item.renewals):
             text = f"a key expired at {channel.target} before its renewal came: {item.summary()}"
-            self._left_unequal(channel, item, text)
+            if item.clock is not None and self.rules.bidirectional:
+                channel.missed.add(item.clock)
+            self._left_unequal(text)
 
-    def _left_unequal(self, channel: Channel, item: Item, text: str) -> None:
-        """A write of the item did not take effect. A two-way job settles it once the item was seen back."""
-        assert item.clock is not None
-        if self.rules.bidirectional:
-            channel.failed.add(item.clock)
-        else:
+    def _left_unequal(self, text: str) -> None:
+        """A write did not take effect. A two-way job settles it once the write was seen back."""
+        if not self.rules.bidirectional:
             self.actions.append(Notice("error", "unequal", f"{text}. Run bisync verify"))
 
     def _failures(self, channel: Channel, flight: Transaction, results: Sequence[object]) -> None:
@@ -219,7 +228,11 @@ class Delivery:
                 self._refuse(channel, f"{channel.target} cannot take a key of the copy: {error}", hint)
             elif item.kind == "write":
                 text = f"{channel.target}: {error}; the key was changed there by something else"
-                self._left_unequal(channel, item, text)
+                if item.clock is not None and self.rules.bidirectional:
+                    replies = flight.replies_of(n, results) if item.wipes else flight.answers(n, results)
+                    failed = tuple(at for at, reply in enumerate(replies) if isinstance(reply, Exception))
+                    channel.failed[item.clock] = failed
+                self._left_unequal(text)
 
     def _refuse(self, channel: Channel, what: str, hint: str) -> None:
         if self.rules.on_refused != "quarantine":
@@ -244,13 +257,15 @@ class Delivery:
 
     def _set_aside(self, channel: Channel, flight: Transaction, refusal: Refusal) -> None:
         """Take the refused commands out of the items in flight."""
-        guilty = []
-        for n, item in enumerate(flight.items):
-            if any(flight.begins[n] <= r < flight.begins[n + 1] for r in refusal.refused):
-                guilty.append(item)
+        places = {bisect.bisect_right(flight.begins, r) - 1 for r in refusal.refused}  # of a command in its item
+        guilty = [item for n, item in enumerate(flight.items) if n in places]
         what = f"{channel.target} refuses a transaction of the {channel.name} channel: {refusal.text}"
-        if not guilty or any(i.kind not in ("write", "copied") for i in guilty):
+        if not guilty or any(i.kind not in ("write", "copied", *ROUND_KINDS) for i in guilty):
             raise BisyncError(what, hint=refusal.hint)
         for item in guilty:
-            self._refuse(channel, f"{what}; set aside: {item.summary()}", refusal.hint)
+            if item.kind in ROUND_KINDS:
+                self.rounds.refused(item, channel.target, refusal.text)
+                item.kind, item.number = "refused", 0
+            else:
+                self._refuse(channel, f"{what}; set aside: {item.summary()}", refusal.hint)
             item.parts, item.renewals = (), ()

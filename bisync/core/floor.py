@@ -6,12 +6,17 @@ applied.
 """
 
 import collections
-from collections.abc import Iterable, Mapping
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Generic, TypeVar
 
 import attrs
 
 from bisync.core.position import Position
 from bisync.core.tag import Tag
+
+Owner = TypeVar("Owner")
 
 
 class Floors:
@@ -74,3 +79,30 @@ class Floors:
         held = self._now[site]
         if offset > held.offset:
             self._now[site] = Position(held.replid, offset, database)
+
+
+class Lows(Generic[Owner]):
+    """The lowest of many offsets whose owners come and go: a heap whose dead entries are dropped late."""
+
+    def __init__(self, lives: Callable[[Owner], bool]) -> None:
+        """`lives` says of an owner whether it still counts."""
+        self._lives = lives
+        self._heaps: dict[str, list[tuple[int, int, Owner]]] = {}
+        self._serial = itertools.count()  # so that owners are never compared
+        self._sweep_at = 1000
+
+    def note(self, owner: Owner, low: Mapping[str, int]) -> None:
+        """An owner has these offsets, by site; a lower one counts beside an earlier one."""
+        for site, offset in low.items():
+            heapq.heappush(self._heaps.setdefault(site, []), (offset, next(self._serial), owner))
+
+    def lowest(self, site: str, position: int) -> int:
+        """The lowest offset at a site of all that live, `position` where there is none below it."""
+        heap = self._heaps.get(site, [])
+        if len(heap) > self._sweep_at:
+            heap[:] = [entry for entry in heap if self._lives(entry[2])]
+            heapq.heapify(heap)
+            self._sweep_at = 1000 + 2 * len(heap)
+        while heap and not self._lives(heap[0][2]):
+            heapq.heappop(heap)
+        return min(position, heap[0][0]) if heap else position

@@ -25,13 +25,14 @@ Part = tuple[int, bytes]
 class Item:
     """What must be applied in one transaction, whole: a source transaction, a copied key, a fence, a restore..."""
 
-    kind: str  # write, copied, fence, restore, close, finish, beat
+    kind: str  # write, copied, probe, fence, restore, close, finish, beat
     parts: Sequence[Part]
     size: int  # bytes
     clock: Clock | None = None  # of the write or copied key that it applies
     resume: tuple[int, int] = (0, 0)  # of a write: offset and database of its start in the source's stream
     read_ms: int = 0  # when it was read
     number: int = 0  # of a fence or a restore: its round
+    probes: int = 0  # of a probe: the round that waits for it
     operations: int = 0  # client commands in it, for the counters
     renewals: tuple[int, ...] = ()  # which of the parts set a time to live: they find no key where it has expired
     wipes: bool = False  # it may take the tag and the notes away: they are written again after it
@@ -56,6 +57,15 @@ class Transaction:
     def replies_of(self, n: int, results: Sequence[object]) -> Sequence[object]:
         """Of EXEC's array, the replies to the `n`th item, those of a SELECT before it included."""
         return results[self.begins[n] : self.begins[n + 1]]
+
+    def answers(self, n: int, results: Sequence[object]) -> list[object]:
+        """Of EXEC's array, the replies to the parts of the `n`th item, and to no SELECT. Not for an item that wipes."""
+        databases = [database for database, _ in self.items[n].parts]
+        turns = [a != b for a, b in itertools.pairwise(databases)]
+        replies = self.replies_of(n, results)
+        first = len(replies) - len(databases) - sum(turns)  # 1 where a SELECT came before all
+        places = itertools.accumulate(turns, lambda at, turn: at + 1 + turn, initial=first)
+        return [replies[at] for at in places] if databases else []
 
 
 class Link:
@@ -100,6 +110,11 @@ class Link:
         """Queue an item, after all that is queued."""
         self._queue.append(item)
         self.queued_bytes += item.size
+
+    def forget(self, applied: Clock) -> None:
+        """Nothing up to this clock need be sent: the target's stream has shown that it was applied."""
+        while self._queue and (clock := self._queue[0].clock) is not None and clock <= applied:
+            self.queued_bytes -= self._queue.popleft().size
 
     def take(self) -> list[Item]:
         """The items of the next transaction: as many as its bounds allow, one at least (or none where none is)."""

@@ -20,6 +20,7 @@ _SETTINGS = {
     b"PUBLISH": "publish",
     b"SPUBLISH": "publish",
     b"FUNCTION": "function",
+    b"SCRIPT": "script",
 }
 """Commands about which a job file may choose: pass, drop or stop."""
 
@@ -50,7 +51,8 @@ class Operation:
     row: Row | None = None  # None: a copied key
     wipes: bool = False
     stale: bool = False  # the removal of a key that a snapshot lacks: no write, so it never wins
-    overruled: bool = False  # a deletion that lost to a renewal: it is not applied
+    mortal: bool = False  # a copied key with a time to live
+    overruled: frozenset[bytes] = frozenset()  # of a deletion, keys of which it lost to a renewal: they stay
     _footprint: Footprint | None = None
 
     @property
@@ -60,6 +62,15 @@ class Operation:
             assert self.row is not None
             self._footprint = self.row.footprint(self.args, self.database)
         return self._footprint
+
+    @property
+    def left(self) -> "Operation | None":
+        """What is applied of it: a deletion without the keys that stay; None where nothing is left."""
+        if not self.overruled:
+            return self
+        keys = [key for key in self.args[1:] if key not in self.overruled]
+        packed = pack(self.args[0].lower(), *keys)
+        return attrs.evolve(self, args=(self.args[0], *keys), packed=packed, footprint=None) if keys else None
 
     @property
     def expires(self) -> bool:
@@ -73,10 +84,10 @@ class Operation:
         return (place for place in places if place != EVERY_KEY)
 
 
-def copied_operation(database: int, key: bytes, stale: bool) -> Operation:
+def copied_operation(database: int, key: bytes, stale: bool, mortal: bool = False) -> Operation:
     """A key of a full copy, or the removal of a stale one: it overwrites the whole key, and commutes with nothing."""
     footprint = Footprint((Write(database, key, None, True),), ())
-    return Operation((b"COPIED", key), database, b"", database, stale=stale, footprint=footprint)
+    return Operation((b"COPIED", key), database, b"", database, stale=stale, mortal=mortal, footprint=footprint)
 
 
 class Understanding:
@@ -134,6 +145,8 @@ class Understanding:
             return None
         outward = commands.put_off(outward, now_ms)
         packed = command.raw if outward == tuple(command.args) else pack(*outward)
+        if outward[0].upper() in (b"DEL", b"UNLINK"):
+            packed = pack(outward[0].lower(), *outward[1:])  # see `echo`: in capitals they are the server's own
         return Operation(inward, home, packed, target, commands.row(inward[0].upper()), command.name in _WIPERS)
 
     def _refuse(self, command: Command, reason: str) -> Notice:

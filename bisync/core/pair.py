@@ -9,13 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
+from bisync.core import echo
 from bisync.core.actions import Action, Notice
 from bisync.core.arbitration import Arbiter, Unit
 from bisync.core.channel import Channel
-from bisync.core.copying import OLDEST_MS, Copying
+from bisync.core.copying import Copying
 from bisync.core.delivery import Delivery
+from bisync.core.detection import Detector
 from bisync.core.floor import Floors
 from bisync.core.link import Item, Link, Part
+from bisync.core.moment import BEFORE_ALL, Moment
 from bisync.core.operation import Operation, Understanding, copied_operation
 from bisync.core.pending import Pending
 from bisync.core.position import START, Position, stream_clock
@@ -23,6 +26,9 @@ from bisync.core.round import Notes, Rounds
 from bisync.core.rules import Rules
 from bisync.core.stream import Command, Entry, StreamReader
 from bisync.core.tag import Tag, beat_key, open_key, tag_key
+
+UNRECORDED_MAX = 10_000
+"""So many conflicts may wait for the log; then reading waits too."""
 
 
 @attrs.frozen
@@ -33,6 +39,7 @@ class Taken:
     notes: Mapping[str, Notes] = attrs.field(factory=dict)  # by the site that holds them
     written: Mapping[str, bytes] = attrs.field(factory=dict)  # the tags by which it took the job, by channel name
     places: Mapping[str, Position] = attrs.field(factory=dict)  # floors at sites whose stream is not read
+    lost: bool = False  # was a tag gone, so that only the store or the stream tells what it said?
 
 
 @attrs.frozen(slots=True)
@@ -43,6 +50,7 @@ class CopiedKey:
     key: bytes | None  # None: a library of functions
     parts: Sequence[Part]
     stale: bool = False  # the target has it and the snapshot has not: `parts` remove it
+    mortal: bool = False  # has it a time to live?
 
 
 class Pair:
@@ -59,16 +67,20 @@ class Pair:
         self._pending = {x: channel.pending for x, channel in self.channels.items()}
         self._positions = dict.fromkeys(rules.sites, 0)
         self.arbiter = Arbiter(rules, self._positions)
+        self._detector = Detector(rules, self.arbiter)
         self.floors = Floors(taken.tags.values())
         for site, place in taken.places.items():
             self.floors.begin(site, place)
         forward = taken.tags.get(rules.channel(rules.source))
-        copies, finished = (forward.applied[0] if forward else 0), any(t.copied for t in taken.tags.values())
-        self.copying = Copying(copies, finished, again=copies > 0 and not finished)
-        self.rounds = Rounds(rules, epoch, self.arbiter, self.channels, taken.notes, self._actions)
-        resuming = rules.bidirectional and finished
+        finished = max((tag.copied for tag in taken.tags.values()), default=0)
+        copies = forward.applied[0] if forward else finished
+        broken_off = not finished and (copies > 0 or (forward is None and bool(taken.tags)))
+        self.copying = Copying(copies, bool(finished), again=broken_off)
+        self.rounds = Rounds(rules, epoch, self.arbiter, self.channels, taken.notes)
+        resuming = rules.bidirectional and bool(finished)
         self._delivery = Delivery(
-            rules, epoch, engine, self.channels, self.floors, self.copying, self.rounds, self._actions, resuming
+            *(rules, epoch, engine, self.channels, self.floors, self.copying, self.rounds, self._actions),
+            *(resuming, resuming and taken.lost),
         )
         self._beat_key, self._open_key = beat_key(rules.job), open_key(rules.job)
         self.rounds.take_up_notes(self.floors)
@@ -79,9 +91,13 @@ class Pair:
 
     def take_actions(self) -> list[Action]:
         """The actions since the last call, in order."""
-        actions = list(self._actions)
+        actions = [*self._actions, *self.arbiter.take_told()]
         self._actions.clear()
         return actions
+
+    def recorded(self, numbers: Iterable[int]) -> None:
+        """The log of conflicts has what it was told of these: recovery need not find them again."""
+        self.arbiter.recorded(numbers)
 
     # -- streams
     def attach(self, x: str, position: Position) -> None:
@@ -103,8 +119,12 @@ class Pair:
     def wants(self, x: str) -> bool:
         """May more bytes of this site's stream be handed in? When not, the reader slows down; nothing is dropped."""
         channel = self.channels[x]
-        if channel.reader is None or channel.inbox or channel.link.queued_bytes >= self.rules.queue_bytes:
+        if channel.reader is None or channel.inbox:
             return False
+        if channel.link.queued_bytes >= self.rules.queue_bytes and not self._delivery.recovering_now:
+            return False
+        if self.arbiter.unrecorded >= UNRECORDED_MAX:
+            return False  # no conflict goes off the record
         if x == self.rules.source and not self.copying.finished:
             return False  # what follows the snapshot waits until the copy is finished
         if not self.copying.finished:
@@ -156,8 +176,14 @@ class Pair:
     def _foreign(self, channel: Channel, entry: Entry, tag: Tag, now_ms: int) -> None:
         across = self.channels[channel.target]
         self.floors.tagged(channel.origin, entry.start, entry.database)
+        self._expired(channel, entry, tag, now_ms)
         channel.seen = max(channel.seen, tag.applied)
-        for write in across.pending.seen_back(tag.applied):
+        if tag.applied > across.resumed and not channel.reached_take:
+            # of an earlier life, and newer than what the tag said: a client's flush took a newer tag away
+            across.applied = across.resumed = across.told = tag.applied
+            across.link.forget(tag.applied)
+        seen_back = across.pending.seen_back(tag.applied)
+        for write in seen_back:
             self._check_failed(across, write)
         for command in entry.commands:
             key = command.args[1] if len(command.args) > 1 else b""
@@ -178,20 +204,56 @@ class Pair:
         except (ValueError, IndexError):
             pass  # no beat of ours: a client has the key in hand, and the lag is not known
 
-    def _check_failed(self, channel: Channel, write: Pending) -> None:
-        """A command of it failed across, and it met no conflict: the keys were unequal before. Its origin is right."""
-        if write.clock in channel.failed:
-            channel.failed.discard(write.clock)
-            if not write.contested:
-                names = ", ".join(sorted({repr(key)[2:-1] for o in write.operations for _, key in o.written})[:5])
-                text = f"a command of {channel.origin} failed at {channel.target}: {names} differed. It is copied anew"
-                self._actions.append(Notice("warning", "unequal", text))
-                self._arbitrate_places(write, channel.origin, channel.origin)
+    def _expired(self, channel: Channel, entry: Entry, tag: Tag, now_ms: int) -> None:
+        """Keys that had reached their expiry at the target just when our transaction came to them.
 
-    def _arbitrate_places(self, write: Pending, site: str, authority: str) -> None:
+        Where a write of the origin's was meant for such a key, it found none: the key is copied again from there. Else
+        the deletion is the site's own, as one by its timer would be.
+        """
+        across = self.channels[channel.target]
+        applied = list(across.pending.up_to(tag.applied))
+        for write, place in echo.not_copied(entry, applied):
+            self.arbiter.arbitrate(Unit(*place), None, {across.origin: write.start}, across.origin)
+        own = []
+        for deletion in echo.deleted_by_server(entry):
+            operation = channel.understand(deletion, now_ms, now_ms)
+            if not isinstance(operation, Operation):
+                continue
+            (place,) = operation.written
+            meant = echo.write_to(place, applied)
+            if meant is not None or echo.written_after(entry, deletion):
+                low = {across.origin: meant.start} if meant is not None else {}
+                self.arbiter.arbitrate(Unit(*place), None, low, across.origin)
+            else:
+                own.append(operation)
+        if own:
+            self._written(channel, entry, own, channel.moments.at(entry.start) or _moment(now_ms), now_ms)
+
+    def _check_failed(self, channel: Channel, write: Pending) -> None:
+        """A command of it failed across, or found nothing there: the keys were unequal before. Its origin is right."""
+        if write.clock not in channel.failed and write.clock not in channel.missed:
+            return
+        loud = write.clock in channel.failed and not write.contested
+        applied = [o for o in write.operations if o.left is not None]
+        failed = [applied[at] for at in channel.failed.pop(write.clock, ()) if at < len(applied)]
+        if write.clock in channel.missed:
+            channel.missed.discard(write.clock)
+            failed += [o for o in applied if o.expires]
+        for operation in failed:
+            for place in operation.written:
+                self.arbiter.failed(channel.origin, write.clock, place)
+        self._arbitrate_places(write, channel.origin, channel.origin, anew=write.contested)
+        if loud:
+            names = ", ".join(sorted({repr(key)[2:-1] for o in write.operations for _, key in o.written})[:5])
+            text = f"a command of {channel.origin} failed at {channel.target}: {names} differed. It is copied anew"
+            self._actions.append(Notice("warning", "unequal", text))
+
+    def _arbitrate_places(self, write: Pending, site: str, authority: str, *, anew: bool = False) -> None:
+        """Settle every key of a write, or with `anew` those that are not being settled already."""
         for operation in write.operations:
-            for database, key in operation.written:
-                self.arbiter.arbitrate(Unit(database, key), None, {site: write.start}, authority)
+            for place in operation.written:
+                if not (anew and self.arbiter.covering(Unit(*place))):
+                    self.arbiter.arbitrate(Unit(*place), None, {site: write.start}, authority)
 
     def _begin_rounds(self) -> None:
         """Not before both streams are read: the echo of a fence that is older than a snapshot would never be seen."""
@@ -201,25 +263,28 @@ class Pair:
 
     # -- client writes
     def _client(self, channel: Channel, entry: Entry, now_ms: int) -> None:
-        time_ms = now_ms - (channel.counters.lag_ms or 0)
-        operations = self._understood(channel, entry.commands, time_ms, now_ms)
-        if not operations:
-            return
+        when = channel.moments.at(entry.start) or Moment(now_ms * 1000, now_ms * 1000)
+        operations = self._understood(channel, entry.commands, when.latest_us // 1000, now_ms)
+        if operations:
+            self._written(channel, entry, operations, when, now_ms)
+
+    def _written(self, channel: Channel, entry: Entry, operations: list[Operation], when: Moment, now_ms: int) -> None:
+        """Compare, remember and queue what was written at a site by its clients, or by its own expiry."""
         copy = self.copying.copy if channel.origin == self.rules.source else 0
         clock, size = stream_clock(copy, entry.end), entry.end - entry.start
         if self.rules.bidirectional:
-            mine = Pending(clock, entry.start, operations, channel.seen, time_ms, size)
+            mine = Pending(clock, entry.start, operations, channel.seen, when, size)
             self._detect(channel, mine)
             channel.pending.add(mine)
         if clock > channel.resumed:  # else it was applied in an earlier life, and is read again for detection only
-            operations = [o for o in operations if not o.overruled]
+            operations = [left for o in operations if (left := o.left) is not None]
             parts = [(o.target_database, o.packed) for o in operations]
             item = Item("write", parts, size, clock, (entry.start, entry.database), now_ms, operations=len(parts))
             item.wipes = any(o.wipes for o in operations)
             if (
                 len({database for database, _ in parts}) == 1 and not item.wipes
             ):  # else the replies do not stand in the parts' places
-                item.renewals = tuple(n for n, o in enumerate(operations) if o.expires and o.args[0] != b"PERSIST")
+                item.renewals = tuple(n for n, o in enumerate(operations) if o.expires)
             channel.link.put(item)
 
     def _understood(self, channel: Channel, commands: Iterable[Command], time_ms: int, now_ms: int) -> list[Operation]:
@@ -240,14 +305,12 @@ class Pair:
         x, across = channel.origin, self.channels[channel.target].pending
         for operation in mine.operations:
             if len(across):
-                mine.contested |= self.arbiter.compare(
-                    x, mine, across.touching(operation, self.arbiter.settles), operation
-                )
-            self.arbiter.taint(x, mine, operation)
+                self._detector.compare(x, mine, operation, across)
+            self.arbiter.taint(x, mine.start, operation)
             self.arbiter.mark_dirty(x, mine.start, operation)
-        for text in self.arbiter.unsettled:
+        for text in self._detector.unsettled:
             self._actions.append(Notice("error", "unequal", f"{text}. Run bisync verify"))
-        self.arbiter.unsettled.clear()
+        self._detector.unsettled.clear()
         if self.copying.again and x == self.rules.target and not channel.reached_take and mine.clock > channel.resumed:
             # the copy that broke off may have overtaken it, and its snapshot cannot be asked any more
             self._arbitrate_places(mine, x, self.rules.source)
@@ -261,7 +324,7 @@ class Pair:
         """The source's snapshot stands at this position. The reverse channel was held and had nothing in flight."""
         channel = self.channels[self.rules.source]
         reverse = self.channels.get(self.rules.target)
-        self.copying.begin()
+        self.copying.begin(self._own[0])
         channel.seen = reverse.applied if reverse else START
         channel.applied = channel.resumed = channel.told = self.copying.clock
         self.attach(self.rules.source, position)
@@ -273,8 +336,8 @@ class Pair:
         for key in keys:
             clock = self.copying.next_clock()
             if self.rules.bidirectional and key.key is not None:
-                operation = copied_operation(key.database, key.key, key.stale)
-                mine = Pending(clock, start, [operation], channel.seen, OLDEST_MS, len(key.key))
+                operation = copied_operation(key.database, key.key, key.stale, key.mortal)
+                mine = Pending(clock, start, [operation], channel.seen, BEFORE_ALL, len(key.key))
                 self._detect(channel, mine)
                 channel.pending.add(mine)
             size = sum(len(command) for _, command in key.parts)
@@ -322,6 +385,8 @@ class Pair:
     # -- time and replies
     def tick(self, now_ms: int) -> None:
         """Time has passed: heartbeats, checkpoints of idle channels, retries."""
+        self.arbiter.wake(now_ms)
+        self._begin_rounds()
         self._delivery.pump(now_ms)
 
     def answered(self, x: str, replies: Sequence[object], now_ms: int) -> None:
@@ -354,6 +419,11 @@ class Pair:
             return -1
         first = channel.link.first_write
         return first.resume[0] if first else channel.processed
+
+
+def _moment(now_ms: int) -> Moment:
+    """When a write was made of which nothing is known but that it was read now."""
+    return Moment(now_ms * 1000, now_ms * 1000)
 
 
 def _channel(rules: Rules, x: str, taken: Taken) -> Channel:

@@ -7,6 +7,7 @@ stars matches the empty key (there only a lone `*` does), and bytes in a range a
 on the machine; it matters only for a range with one end in ASCII and one beyond).
 """
 
+import functools
 import re
 
 import attrs
@@ -14,6 +15,7 @@ import attrs
 OWN_PREFIX = b"bisync:"  # tags, heartbeats and notes of every job: never copied
 
 
+@functools.lru_cache(maxsize=256)
 def compile_patterns(*patterns: bytes) -> re.Pattern[bytes]:
     """A regular expression whose `fullmatch` says whether a key matches one of the glob patterns.
 

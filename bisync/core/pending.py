@@ -6,20 +6,18 @@ built when the other site writes for the first time; one that never does costs n
 
 import collections
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
 import attrs
 
 from bisync.core.commands import EVERY_KEY
+from bisync.core.moment import Moment
+from bisync.core.near import Group, Held, Near
 from bisync.core.operation import Operation
 from bisync.core.position import Clock
 
 Place = tuple[int, bytes]
 """A database, as the source numbers it, and a key."""
-
-
-NEWEST = 16
-"""How many pending writes a new one is compared with where its key is being settled already."""
 
 
 @attrs.define(slots=True, eq=False)
@@ -30,7 +28,7 @@ class Pending:
     start: int  # offset in the stream where reading must begin to read it again
     operations: list[Operation]
     seen: Clock  # the other site's last write that it had seen: its half of the vector clock
-    time_ms: int  # when it was written, as well as can be told
+    when: Moment  # when it was made, as well as can be told
     size: int  # bytes
     contested: bool = False  # was a conflict found with it?
 
@@ -45,8 +43,8 @@ class PendingWrites:
     def __init__(self) -> None:
         self._writes: collections.deque[Pending] = collections.deque()
         self._new: collections.deque[Pending] = collections.deque()  # the newest of them, not in the index yet
-        self._by_place: dict[Place, collections.deque[tuple[Pending, Operation]]] = {}
-        self._wide: collections.deque[tuple[Pending, Operation]] = collections.deque()
+        self._by_place: dict[Place, Near] = {}
+        self._wide = Group()
         self.size = 0  # bytes
 
     def __len__(self) -> int:
@@ -79,71 +77,73 @@ class PendingWrites:
             gone.append(write)
         return gone
 
+    def up_to(self, clock: Clock) -> Iterator[Pending]:
+        """The writes that `seen_back` would forget."""
+        return itertools.takewhile(lambda write: write.clock <= clock, self._writes)
+
     def holds_copied(self) -> bool:
         """Is a key of a full copy among them?"""
         return bool(self._writes) and self._writes[0].clock[1] == 0
 
-    def touching(
-        self, operation: Operation, newest_only: Callable[[Place], bool]
-    ) -> Iterator[tuple[Pending, Operation]]:
-        """Each pending operation that writes or reads a key which `operation` writes or reads.
+    def near(self, place: Place) -> Near | None:
+        """The pending operations that write or read a key, beside those that touch every key."""
+        self._index_new()
+        return self._by_place.get(place)
 
-        Of a key for which `newest_only` says so, the newest few: it is being settled as a whole already, so that more
-        would change nothing but cost a comparison each.
-        """
-        while self._new:
-            self._index(self._new.popleft())
-        places = _places(operation)
-        if EVERY_KEY in places:
-            for write in self._writes:
-                for held in write.operations:
-                    yield write, held
-            return
-        met: set[int] = set()
-        for place in places:
-            near: Iterable[tuple[Pending, Operation]] = self._by_place.get(place, ())
-            if newest_only(place):
-                near = itertools.islice(reversed(self._by_place.get(place, collections.deque())), NEWEST)
-            for write, held in near:
-                if id(held) not in met:
-                    met.add(id(held))
-                    yield write, held
-        yield from self._wide
+    @property
+    def wide(self) -> Group:
+        """The pending operations that touch every key of a database."""
+        self._index_new()
+        return self._wide
 
-    def reading(self, place: Place) -> Iterator[tuple[Pending, Operation]]:
+    def newest_concurrent(self, mine: Pending) -> list[Held]:
+        """The operations of the newest write that is concurrent with `mine`; none where there is no such write."""
+        write = next((w for w in reversed(self._writes) if mine.concurrent(w)), None)
+        return [(write, operation) for operation in write.operations] if write is not None else []
+
+    def all(self) -> Iterator[Held]:
+        """Every pending operation, oldest first."""
+        for write in self._writes:
+            for operation in write.operations:
+                yield write, operation
+
+    def reading(self, place: Place) -> Iterator[Held]:
         """Each pending operation whose outcome was computed from this key."""
-        while self._new:
-            self._index(self._new.popleft())
-        for write, operation in (*self._by_place.get(place, ()), *self._wide):
+        near = self.near(place)
+        for write, operation in (*(near.reading() if near is not None else ()), *self._wide.held):
             if place in operation.footprint.reads or EVERY_KEY in operation.footprint.reads:
                 yield write, operation
 
+    def _index_new(self) -> None:
+        while self._new:
+            self._index(self._new.popleft())
+
     def _index(self, write: Pending) -> None:
         for operation in write.operations:
-            places = _places(operation)
+            places = places_of(operation)
             if EVERY_KEY in places:
-                self._wide.append((write, operation))
+                self._wide.add((write, operation), (operation.database, operation.args))
                 continue
             for place in places:
-                held = self._by_place.get(place)
-                if held is None:
-                    self._by_place[place] = held = collections.deque()
-                held.append((write, operation))
+                near = self._by_place.get(place)
+                if near is None:
+                    self._by_place[place] = near = Near(place)
+                near.add((write, operation))
 
     def _drop(self, write: Pending) -> None:
         for operation in write.operations:
-            places = _places(operation)
+            places = places_of(operation)
             if EVERY_KEY in places:
-                self._wide.popleft()
+                self._wide.drop((operation.database, operation.args))
                 continue
             for place in places:
-                held = self._by_place[place]
-                held.popleft()
-                if not held:
+                near = self._by_place[place]
+                near.drop()
+                if not near:
                     del self._by_place[place]
 
 
-def _places(operation: Operation) -> set[Place]:
+def places_of(operation: Operation) -> set[Place]:
     """The keys that the operation writes or reads; EVERY_KEY among them where it touches all."""
     footprint = operation.footprint
     places = {(w.database, w.key) for w in footprint.writes}

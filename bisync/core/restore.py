@@ -1,57 +1,301 @@
-"""The commands that settle a unit: the fence that reads it, the restore that writes it, the note beside the data.
+"""What settles a unit: the fence that reads it, the restore that writes it, the note beside the data.
 
-Whole keys go by DUMP and RESTORE with their time to live, elements by the commands of their type.
+Elements go by the commands of their type, whole keys by DUMP and RESTORE, all libraries of functions together by
+FUNCTION DUMP and FUNCTION RESTORE. `rebuild` has keys that are too big for that, `merge` has streams. Whatever way,
+a restore first reads what it replaces, in its own transaction.
 """
 
+import abc
+import hashlib
 import json
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
+import attrs
+
+from bisync.core.abilities import Abilities
+from bisync.core.actions import Replaced
 from bisync.core.arbitration import Unit
-from bisync.core.link import Part
+from bisync.core.commands.places import Element
 from bisync.core.resp import pack
 from bisync.errors import BisyncError
 
-Copy = Sequence[object]
-"""What a fence's commands replied, in their order."""
+T = TypeVar("T")
 
+FOOTER_BYTES = 10  # of a DUMP payload: the RDB version and a checksum, so they differ from server to server
+
+
+class NotNow(Exception):
+    """The replies fit no longer, as something changed meanwhile: ask again."""
+
+
+class Unfit(Exception):
+    """What was read cannot be copied, and why."""
+
+
+@attrs.frozen
+class Ask(Generic[T]):
+    """Commands of one transaction, and what their replies mean.
+
+    `read` raises NotNow and Unfit. Error replies are not put to it.
+    """
+
+    commands: list[bytes]
+    read: Callable[[Sequence[object]], T]
+
+
+@attrs.frozen
+class Outcome:
+    """What a restore has done."""
+
+    replaced: Replaced | None  # None: nothing but what was restored had stood there
+    kept: str  # SHA-256 of what stands there now, in hex; empty where nothing does
+    turn: bool = False  # something was there that the authority lacks
+
+
+@attrs.frozen
+class Loser:
+    """The site where a unit is restored, as far as a restore must know it."""
+
+    site: str
+    able: Abilities
+    big: bool = False  # the key there is too big to be read whole
+    keep_bytes: int = 1 << 16  # a longer value is not kept, only its digest
+
+
+class Copy(abc.ABC):
+    """What a fence has read."""
+
+    @abc.abstractmethod
+    def restore(self, loser: Loser) -> Ask[Outcome]:
+        """The commands that put it at the other site."""
+
+
+def digest(content: bytes | None) -> str:
+    """SHA-256 in hex; of nothing the empty text."""
+    return "" if content is None else hashlib.sha256(content).hexdigest()
+
+
+# -- times to live
+def expiry(key: bytes, able: Abilities, *, exact: bool = True) -> Ask[int | None]:
+    """When a key expires, as a Unix time in ms; None: never, or there is no such key.
+
+    Before Redis 7.0 only what is left of the time can be asked for. So the clock is read before it and after it; where
+    it went on in between, NotNow is raised, or the moment may be 1 ms off if it need not be exact.
+    """
+    if able.has(b"PEXPIRETIME"):
+        return Ask([pack(b"PEXPIRETIME", key)], lambda replies: _time(replies[0]))
+
+    def read(replies: Sequence[object]) -> int | None:
+        before, left, after = replies
+        if not isinstance(left, int) or left < 0:
+            return None
+        if exact and _clock_ms(before) != _clock_ms(after):
+            raise NotNow("the clock went on between two reads")
+        return _clock_ms(before) + left
+
+    return Ask([pack(b"TIME"), pack(b"PTTL", key), pack(b"TIME")], read)
+
+
+def _time(reply: object) -> int | None:
+    return reply if isinstance(reply, int) and reply > 0 else None
+
+
+def _clock_ms(reply: object) -> int:
+    assert isinstance(reply, list)
+    seconds, micros = map(int, reply)
+    return seconds * 1000 + micros // 1000
+
+
+# -- elements
 _READS: dict[str, Callable[[bytes, bytes], bytes]] = {
     "hash": lambda key, name: pack(b"HGET", key, name),
     "set": lambda key, name: pack(b"SISMEMBER", key, name),
     "zset": lambda key, name: pack(b"ZSCORE", key, name),
-    "ttl": lambda key, name: pack(b"PEXPIRETIME", key),
+}
+_PUTS: dict[str, Callable[[bytes, bytes, bytes], bytes]] = {
+    "hash": lambda key, name, value: pack(b"HSET", key, name, value),
+    "set": lambda key, name, value: pack(b"SADD", key, name),
+    "zset": lambda key, name, value: pack(b"ZADD", key, value, name),
+    "ttl": lambda key, name, value: pack(b"PEXPIREAT", key, value),
+}
+_REMOVES: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "hash": lambda key, name: pack(b"HDEL", key, name),
+    "set": lambda key, name: pack(b"SREM", key, name),
+    "zset": lambda key, name: pack(b"ZREM", key, name),
+    "ttl": lambda key, name: pack(b"PERSIST", key),
 }
 
 
-def fence(unit: Unit, database: int) -> list[Part]:
-    """The reads that take a copy of a unit, at a site where its database has this number."""
-    if unit.element is None:
-        return [(database, pack(b"DUMP", unit.key)), (database, pack(b"PEXPIRETIME", unit.key))]
-    kind, name = unit.element
-    return [(database, _READS[kind](unit.key, name))]
-
-
-def restore(unit: Unit, database: int, copy: Copy) -> list[Part]:
-    """The write that makes a unit what the fence read."""
-    return [(database, _restore(unit, copy))]
-
-
-def _restore(unit: Unit, copy: Copy) -> bytes:
-    value = copy[0]
-    if unit.element is None:
-        if value is None:
-            return pack(b"UNLINK", unit.key)
-        assert isinstance(value, bytes)
-        expires_at_ms = copy[1] if isinstance(copy[1], int) and copy[1] > 0 else 0
-        return pack(b"RESTORE", unit.key, expires_at_ms, value, b"REPLACE", b"ABSTTL")
-    kind, name = unit.element
+def _element(key: bytes, element: Element, able: Abilities, *, exact: bool = True) -> Ask[bytes | None]:
+    """Reads one element: a field's value, a member's score, "1" for a member of a set, a time to live in ms as text."""
+    kind, name = element
     if kind == "ttl":
-        assert isinstance(value, int)
-        return pack(b"PEXPIREAT", unit.key, value) if value > 0 else pack(b"PERSIST", unit.key)
-    if kind == "set":
-        return pack(b"SADD" if value else b"SREM", unit.key, name)
-    if kind == "hash":
-        return pack(b"HDEL", unit.key, name) if value is None else pack(b"HSET", unit.key, name, _bulk(value))
-    return pack(b"ZREM", unit.key, name) if value is None else pack(b"ZADD", unit.key, _bulk(value), name)
+        when = expiry(key, able, exact=exact)
+        return Ask(when.commands, lambda replies: _number(when.read(replies)))
+    return Ask([_READS[kind](key, name)], lambda replies: _present(replies[0]))
+
+
+def _number(found: int | None) -> bytes | None:
+    return None if found is None else b"%d" % found
+
+
+def _present(reply: object) -> bytes | None:
+    if isinstance(reply, int):  # SISMEMBER
+        return b"1" if reply else None
+    assert reply is None or isinstance(reply, bytes)
+    return reply
+
+
+@attrs.frozen
+class ElementCopy(Copy):
+    """One element of a key; `value` as `_element` reads it."""
+
+    key: bytes
+    element: Element
+    value: bytes | None
+
+    def restore(self, loser: Loser) -> Ask[Outcome]:
+        """Add it or take it away."""
+        kind, name = self.element
+        before = _element(self.key, self.element, loser.able, exact=False)
+        put = _REMOVES[kind](self.key, name) if self.value is None else _PUTS[kind](self.key, name, self.value)
+
+        def outcome(replies: Sequence[object]) -> Outcome:
+            held = before.read(replies[: len(before.commands)])
+            return Outcome(None if self._same(held) else self._replaced(loser, held), digest(self.value))
+
+        return Ask([*before.commands, put], outcome)
+
+    def _same(self, held: bytes | None) -> bool:
+        if self.element[0] == "zset" and held is not None and self.value is not None:
+            return float(held) == float(self.value)  # servers write one number in several ways
+        return held == self.value
+
+    def _replaced(self, loser: Loser, held: bytes | None) -> Replaced:
+        if held is None:
+            return Replaced(loser.site, "absent", None, None, 0, "")
+        ttl = self.element[0] == "ttl"
+        value = held if len(held) <= loser.keep_bytes else None
+        when = int(held) if ttl else None
+        return Replaced(loser.site, "ttl" if ttl else "value", value, when, len(held), digest(held))
+
+
+# -- whole keys
+@attrs.frozen
+class Held:
+    """A whole key as a restore found it."""
+
+    payload: bytes | None  # of DUMP; None: there was no key, or it was too big to be read
+    expires_at_ms: int | None
+    size: int  # bytes; 0: there was no key
+
+    def differs(self, other: "Held") -> bool:
+        """Is it another value, or does it expire at another time?
+
+        Payloads may differ though the values are equal, and what was not read counts as another value.
+        """
+        unread = self.size > 0 and self.payload is None
+        return unread or (body(self.payload), self.expires_at_ms) != (body(other.payload), other.expires_at_ms)
+
+    def replaced(self, loser: Loser) -> Replaced:
+        """For the log."""
+        if not self.size:
+            return Replaced(loser.site, "absent", None, None, 0, "")
+        value = self.payload if self.size <= loser.keep_bytes else None
+        return Replaced(loser.site, "dump", value, self.expires_at_ms, self.size, digest(self.payload))
+
+
+def body(payload: bytes | None) -> bytes | None:
+    """A DUMP payload without its end, which tells of the server and not of the value."""
+    return None if payload is None else payload[:-FOOTER_BYTES]
+
+
+def held_key(key: bytes, loser: Loser) -> Ask[Held]:
+    """Reads what a restore of a whole key replaces."""
+    when = expiry(key, loser.able, exact=False)
+    value = pack(b"MEMORY", b"USAGE", key) if loser.big else pack(b"DUMP", key)
+
+    def read(replies: Sequence[object]) -> Held:
+        found = replies[0]
+        payload = found if isinstance(found, bytes) else None
+        size = found if isinstance(found, int) else len(payload or b"")
+        return Held(payload, when.read(replies[1 : 1 + len(when.commands)]), size)
+
+    return Ask([value, *when.commands], read)
+
+
+def remove(key: bytes, able: Abilities) -> bytes:
+    """The command that deletes a key, in small letters: `echo` says why."""
+    return pack(b"unlink" if able.has(b"UNLINK") else b"del", key)
+
+
+@attrs.frozen
+class DumpCopy(Copy):
+    """A whole key in one piece."""
+
+    key: bytes
+    payload: bytes | None
+    expires_at_ms: int | None
+
+    def restore(self, loser: Loser) -> Ask[Outcome]:
+        """Put it there by RESTORE, whatever stands there."""
+        before = held_key(self.key, loser)
+
+        def outcome(replies: Sequence[object]) -> Outcome:
+            held = before.read(replies)
+            copy = Held(self.payload, self.expires_at_ms, len(self.payload or b""))
+            return Outcome(held.replaced(loser) if held.differs(copy) else None, digest(self.payload))
+
+        return Ask([*before.commands, *self._writes(loser.able)], outcome)
+
+    def _writes(self, able: Abilities) -> list[bytes]:
+        if self.payload is None:
+            return [remove(self.key, able)]
+        when, after = self.expires_at_ms or 0, list[bytes]()
+        if when and able.options < 2:
+            when, after = 0, [pack(b"PEXPIREAT", self.key, when)]
+        put = b"RESTORE", self.key, when, self.payload
+        if not able.options:
+            return [remove(self.key, able), pack(*put), *after]
+        return [pack(*put, b"REPLACE", *((b"ABSTTL",) if when else ())), *after]
+
+
+# -- functions
+@attrs.frozen
+class FunctionsCopy(Copy):
+    """All libraries of functions: a payload of FUNCTION DUMP, or, for a server that does not take it, their codes."""
+
+    payload: bytes
+    codes: tuple[bytes, ...] | None = None
+
+    def restore(self, loser: Loser) -> Ask[Outcome]:
+        """Replace all libraries by these."""
+        read = pack(b"FUNCTION", b"DUMP")
+        if self.codes is None:
+            writes = [pack(b"FUNCTION", b"RESTORE", self.payload, b"FLUSH")]
+        else:
+            writes = [pack(b"FUNCTION", b"FLUSH"), *(pack(b"FUNCTION", b"LOAD", code) for code in self.codes)]
+
+        def outcome(replies: Sequence[object]) -> Outcome:
+            held, now = replies[0], replies[-1]
+            assert isinstance(held, bytes) and isinstance(now, bytes)
+            differs = body(held) != body(now)
+            return Outcome(Held(held, None, len(held)).replaced(loser) if differs else None, digest(now))
+
+        return Ask([read, *writes, read], outcome)
+
+
+def fence_functions(loser: Abilities) -> Ask[Copy]:
+    """Reads all libraries of functions in a form that the other site takes."""
+    if loser.restores:
+        return Ask([pack(b"FUNCTION", b"DUMP")], lambda replies: FunctionsCopy(_bulk(replies[0])))
+    return Ask([pack(b"FUNCTION", b"LIST", b"WITHCODE")], lambda replies: FunctionsCopy(b"", tuple(_codes(replies[0]))))
+
+
+def _codes(reply: object) -> list[bytes]:
+    assert isinstance(reply, list)
+    return [dict(zip(library[::2], library[1::2], strict=True))[b"library_code"] for library in reply]
 
 
 def _bulk(value: object) -> bytes:
@@ -59,6 +303,27 @@ def _bulk(value: object) -> bytes:
     return value
 
 
+# -- fences
+def fence_element(unit: Unit, able: Abilities) -> Ask[Copy]:
+    """Reads one element at a site."""
+    assert unit.element is not None
+    element, ask = unit.element, _element(unit.key, unit.element, able)
+    return Ask(ask.commands, lambda replies: ElementCopy(unit.key, element, ask.read(replies)))
+
+
+def fence_key(key: bytes, able: Abilities) -> Ask[Copy]:
+    """Reads a whole key at a site, in one piece."""
+    when = expiry(key, able)
+
+    def read(replies: Sequence[object]) -> Copy:
+        payload = replies[0]
+        assert payload is None or isinstance(payload, bytes)
+        return DumpCopy(key, payload, when.read(replies[1:]))
+
+    return Ask([pack(b"DUMP", key), *when.commands], read)
+
+
+# -- notes
 def note_name(unit: Unit) -> bytes:
     """The field that names a unit in the hash of notes."""
     kind, name = unit.element or ("", b"")

@@ -2,7 +2,7 @@
 
 import attrs
 
-from bisync.core.patterns import Scope
+from bisync.core.patterns import Scope, compile_patterns
 
 FORWARD, REVERSE = "forward", "reverse"
 LAST_WRITER = "last-writer"
@@ -18,6 +18,9 @@ class Rules:
     bidirectional: bool = True
     scope: Scope = attrs.field(factory=Scope)  # of the forward channel: databases as the source numbers them
     policy: str = LAST_WRITER  # or the name of the site whose writes win
+    policies: tuple[
+        tuple[tuple[bytes, ...], str], ...
+    ] = ()  # for keys that match one of the patterns; the first counts
     actions: dict[str, str] = attrs.field(factory=dict)  # "flush", "swapdb", "publish", "function" -> pass, drop, stop
     target_not_empty: str = "refuse"  # or "overwrite": may keys that only the target has be removed by the first copy?
     on_refused: str = "stop"  # or "quarantine": what to do with a command that cannot be applied
@@ -29,6 +32,8 @@ class Rules:
     queue_bytes: int = 16 << 20  # read and not applied, per channel
     database_counts: dict[str, int] = attrs.field(factory=dict)  # by target: how many databases it has, where known
     pending_bytes: int = 64 << 20  # applied and not seen back, per site
+    conflict_value_bytes: int = 1 << 16  # of a loser's value, in the log of conflicts; of a longer one only a digest
+    rebuild_bytes: int = 64 << 20  # a key that takes more memory is copied in parts rather than by DUMP
 
     @property
     def sites(self) -> tuple[str, str]:
@@ -42,6 +47,13 @@ class Rules:
     def channel(self, site: str) -> str:
         """The name of the channel that reads `site`."""
         return FORWARD if site == self.source else REVERSE
+
+    def policy_for(self, key: bytes) -> str:
+        """The policy for a key: that of the first patterns that it matches, else the job's."""
+        for patterns, policy in self.policies:
+            if compile_patterns(*patterns).fullmatch(key):
+                return policy
+        return self.policy
 
     @property
     def origins(self) -> tuple[str, ...]:

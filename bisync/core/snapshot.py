@@ -45,13 +45,14 @@ class SnapshotKeys:
                     if self.remember:
                         self.seen.add((item.database, item.key))
                     database = self.rules.database_at(self.rules.target, item.database)
-                    yield CopiedKey(item.database, item.key, [put(item, database, now_ms)])
+                    mortal = item.expires_at_ms is not None
+                    yield CopiedKey(item.database, item.key, [put(item, database, now_ms)], mortal=mortal)
 
     def stale(self, database: int, key: bytes) -> CopiedKey | None:
         """The removal of a key that the target has (database as the source numbers it) and the snapshot has not."""
         if (database, key) in self.seen or not self.rules.scope.holds(database, key):
             return None
-        parts = [(self.rules.database_at(self.rules.target, database), pack(b"UNLINK", key))]
+        parts = [(self.rules.database_at(self.rules.target, database), pack(b"unlink", key))]
         return CopiedKey(database, key, parts, stale=True)
 
 

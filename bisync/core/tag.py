@@ -41,7 +41,7 @@ class Tag:
     engine: str  # who wrote it: distinguishes engines that took the same epoch at the same time
     applied: Clock = START  # everything of the source up to here is applied at the site that holds the tag
     floors: dict[str, Position] = attrs.field(factory=dict)  # by site
-    copied: bool = False  # has the full copy been finished?
+    copied: int = 0  # the number of the full copy that was finished; 0: none was yet
     rounds: tuple[
         int, ...
     ] = ()  # numbers, within the epoch, of the rounds whose fence or restore is in this transaction
@@ -55,7 +55,7 @@ class Tag:
             "engine": self.engine,
             "applied": self.applied,
             "floors": {site: p.to_json() for site, p in self.floors.items()},
-            "copied": self.copied,
+            "copied": int(self.copied),
         }
         if self.rounds:
             fields["rounds"] = self.rounds
@@ -80,7 +80,7 @@ class Tag:
                 engine=str(fields["engine"]),
                 applied=(int(copy), int(phase), int(n)),
                 floors={site: Position.from_json(p) for site, p in fields["floors"].items()},
-                copied=bool(fields["copied"]),
+                copied=int(fields["copied"]),
                 rounds=tuple(int(n) for n in fields.get("rounds", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:

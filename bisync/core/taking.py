@@ -89,14 +89,24 @@ class Taking:
         return attrs.evolve(known, epoch=self.epoch, engine=self.engine, floors=floors, rounds=())
 
     def check_tags(self) -> None:
-        """Raises BisyncError where one tag of a job that is under way is gone and nothing remembers it."""
+        """Raises BisyncError where one tag of a job that is under way is gone and nothing can tell what it said.
+
+        The stream of a site that is read holds every tag that was written there since its floor.
+        """
         gone = [channel for channel in self.held if channel not in self.known]
+        if self.rules.bidirectional and all(self._floor_where(channel) for channel in gone):
+            return
         if gone and any(tag.copied for tag in self.known.values()):
             raise BisyncError(
                 f"the tag of the {gone[0]} channel is gone, and the store has no copy of it",
                 why="how far that channel was applied is not known any more",
                 hint="run bisync verify to see the differences, then bisync reset and begin with a new full copy",
             )
+
+    def _floor_where(self, channel: str) -> bool:
+        """Does another tag say from where to read the site that held this channel's?"""
+        site = self.rules.target if channel == self.rules.channel(self.rules.source) else self.rules.source
+        return any(site in tag.floors for tag in self.known.values())
 
     def place(self, channel: str) -> dict[str, Position]:
         """The history of the site that holds the tag, as a floor there: only its name counts, as it is not read."""
@@ -112,7 +122,8 @@ class Taking:
             merged[site] = {**self.memory.notes.get(site, {}), **held} if lost else dict(held)
         written = {channel: tag.encode() for channel, tag in tags.items()}
         places = {site: p for channel in self.held for site, p in self.place(channel).items()}
-        return Taken({c: t for c, t in tags.items() if c in self.known}, merged, written, places)
+        lost = bool(self.known) and None in self.held.values()
+        return Taken({c: t for c, t in tags.items() if c in self.known}, merged, written, places, lost)
 
 
 def read_notes(reply: list[bytes]) -> Notes:

@@ -11,10 +11,11 @@ from bisync.config import Site
 from bisync.core.reply import read_refusal
 from bisync.core.resp import pack
 from bisync.errors import SiteError
+from bisync.runtime.arrivals import RECEIVE_BYTES, Arrivals, Received
 from bisync.runtime.control import clean
+from bisync.runtime.passes import Passes
 
 SILENCE_S = 60.0  # a server that says nothing for so long is taken for gone; `repl-timeout` has the same default
-RECEIVE_BYTES = 1 << 18
 SEND_BYTES = 1 << 20  # for each of which the other side has SILENCE_S
 
 _REFUSALS = {
@@ -31,6 +32,8 @@ class Connection:
     def __init__(self, site: Site, stream: trio.SocketStream) -> None:
         self.site, self._stream = site, stream
         self._parser = hiredis.Reader(notEnoughData=_MORE)
+        self._received = 0  # bytes
+        self._arrivals: Arrivals | None = None  # reads the socket from when it matters when bytes came
 
     def __repr__(self) -> str:
         return f"<Connection {self.site.name} {self.site.endpoint.address}>"
@@ -45,8 +48,12 @@ class Connection:
                 stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
         async with stream:
             connection = cls(site, stream)
-            await connection._greet(timeout_s)
-            yield connection
+            try:
+                await connection._greet(timeout_s)
+                yield connection
+            finally:
+                if connection._arrivals is not None:
+                    connection._arrivals.close()
 
     async def _greet(self, timeout_s: float) -> None:
         endpoint = self.site.endpoint
@@ -70,9 +77,23 @@ class Connection:
         with _as_site_error(self.site):
             with trio.fail_after(SILENCE_S):
                 data = await self._stream.receive_some(RECEIVE_BYTES)
+        self._received += len(data)
+        return self._checked(bytes(data))
+
+    def _checked(self, data: bytes) -> bytes:
         if not data:
             raise SiteError(self.site.name, "the server closed the connection", hint="bisync connects again by itself")
-        return bytes(data)
+        return data
+
+    async def receive_dated(self, passes: Passes) -> Received:
+        """Some bytes, at least one, and between which times they came."""
+        with _as_site_error(self.site):
+            if self._arrivals is None:
+                self._arrivals = Arrivals(self._stream, self._received, passes)
+            with trio.fail_after(SILENCE_S):
+                received = await self._arrivals.read()
+        self._checked(received.data)
+        return received
 
     async def request(self, *args: bytes | int, timeout_s: float = SILENCE_S) -> object:
         """Send one command and return its reply; an error reply is returned, not raised."""

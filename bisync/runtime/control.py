@@ -189,6 +189,23 @@ class Control:
                 raise refused(self.site, command, reply)
         return replies
 
+    def execute(self, commands: Sequence[Sequence[Word]], *, db: int = 0) -> list[Any] | None:
+        """The replies to commands in one MULTI; None, and nothing was done, where a key under WATCH has changed.
+
+        Raises SiteError where the transaction is refused, or one command in it (the others were done then).
+        """
+        words = [("MULTI",), *commands, ("EXEC",)]
+        replies = self.batch(words, db=db)
+        for command, queued in zip(words, replies):  # one that cannot be queued says why, and EXEC only that it was so
+            if isinstance(queued, Refusal):
+                raise refused(self.site, command, queued)
+        reply = replies[-1]
+        assert reply is None or isinstance(reply, list)
+        for command, inner in zip(commands, reply or ()):
+            if isinstance(inner, redis.ResponseError):
+                raise refused(self.site, command, refusal(self.site, inner))
+        return reply
+
     def info(self, section: str) -> dict[str, str]:
         """The fields of one section of INFO. Raises SiteError also where the account may not ask."""
         text = self.call("INFO", section).decode(errors="replace")

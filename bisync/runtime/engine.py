@@ -13,8 +13,9 @@ import attrs
 import trio
 
 from bisync.config import Job
+from bisync.conflict_options import core_policy
 from bisync.core import states
-from bisync.core.rules import LAST_WRITER, Rules
+from bisync.core.rules import Rules
 from bisync.core.tag import Tag
 from bisync.core.taking import Memory
 from bisync.errors import BisyncError, SiteError, StoreError, StreamError, Superseded, TagLost
@@ -24,6 +25,7 @@ from bisync.runtime.intake import Intake
 from bisync.runtime.journal import Journal
 from bisync.runtime.life import Life
 from bisync.runtime.mirror import Mirror
+from bisync.runtime.passes import Passes
 from bisync.runtime.reporter import Reporter
 from bisync.runtime.store import Store
 from bisync.runtime.wallclock import WallClock
@@ -37,15 +39,17 @@ DAMAGES_MAX = 3  # streams that cannot be parsed, in a row
 
 def rules_of(job: Job) -> Rules:
     """What the core must know of a job file."""
-    policy = job.conflicts.policy
+    bidirectional = job.topology == "bidirectional"
+    swapdb = job.commands.swapdb or ("stop" if bidirectional else "pass")
     return Rules(
         job=job.name,
         source=job.source.name,
         target=job.target.name,
-        bidirectional=job.topology == "bidirectional",
+        bidirectional=bidirectional,
         scope=job.objects,
-        policy=policy if policy == LAST_WRITER else policy.removeprefix("prefer:"),
-        actions=attrs.asdict(job.commands),
+        policy=core_policy(job.conflicts.policy),
+        policies=job.conflicts.policies,
+        actions={**attrs.asdict(job.commands), "swapdb": swapdb},
         target_not_empty=job.full_copy.target_not_empty,
         on_refused=job.engine.on_refused,
         heartbeat_ms=job.engine.heartbeat_ms,
@@ -53,6 +57,9 @@ def rules_of(job: Job) -> Rules:
         batch_commands=job.engine.batch_commands,
         batch_bytes=job.engine.batch_bytes,
         queue_bytes=job.engine.queue_bytes,
+        pending_bytes=job.engine.pending_bytes,
+        conflict_value_bytes=job.conflicts.value_bytes,
+        rebuild_bytes=job.conflicts.rebuild_bytes,
     )
 
 
@@ -72,18 +79,16 @@ class Engine:
         self._store = _open_store(job)
         self._mirror = Mirror(job, self._store)
         folder = job.journal_folder if job.engine.journal == "disk" else None
-        self._journals = {x: Journal(x, folder, job.engine.journal_bytes, self._warn) for x in self.rules.origins}
+        limit, warn, clock = job.engine.journal_bytes, self._warn, self._clock
+        self._journals = {x: Journal(x, folder, limit, warn, clock) for x in self.rules.origins}
+        self._passes = Passes(clock)
         self._intakes: dict[str, Intake] = {}
         self._memory = self._remembered()
         self._life = self._new_life()
-        self._reporter = Reporter(self.rules, self._clock, os.getpid(), self._conflicts_so_far())
+        self._reporter = Reporter(self.rules, self._clock, os.getpid())
 
     def _warn(self, text: str) -> None:
         self._mirror.event("warning", "journal", text)
-
-    def _conflicts_so_far(self) -> int:
-        saved = self._store.report(self.job.name) if self._store else None
-        return int(saved[0].get("conflicts_total", 0)) if saved else 0
 
     def _remembered(self) -> Memory:
         """What the store's copy of the tags says; used only where a site has lost its tag."""
@@ -102,7 +107,7 @@ class Engine:
         """Run until SIGTERM or SIGINT. Raises Superseded, or the BisyncError that waiting cannot heal."""
         self._mirror.record_job()
         try:
-            with single_error():
+            with single_error(), self._passes.watching():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._stop_on_signal, nursery.cancel_scope)
                     nursery.start_soon(self._keep_reporting)
@@ -123,7 +128,10 @@ class Engine:
     def _open_intakes(self, nursery: trio.Nursery) -> None:
         timeout_s, pause_s_max = self.job.engine.connect_timeout_ms / 1000, self.job.engine.retry_pause_ms_max / 1000
         for x, journal in self._journals.items():
-            self._intakes[x] = Intake(self.job.site(x), journal, nursery, timeout_s, pause_s_max)
+            self._intakes[x] = Intake(
+                *(self.job.site(x), journal, nursery, timeout_s, pause_s_max, self._passes),
+                dated=self.rules.bidirectional,  # a one-way job compares no times
+            )
 
     async def _live(self, nursery: trio.Nursery) -> None:
         self._open_intakes(nursery)
@@ -212,7 +220,7 @@ class Engine:
                 self._enter(states.SUSPENDED if away else states.SYNCHRONIZING, away)
             self._progress(self._life)
             await self._save_report()
-            await trio.sleep(self._reporter.pause_s)
+            await self._mirror.pause(self._reporter.pause_s)
 
     async def _save_report(self, *, last: bool = False) -> None:
         report = self._reporter.report(self._life, last=last)

@@ -3,6 +3,8 @@
 It outlives the lives of an engine and connects again by itself, at the very end of its journal, because a server that
 restarts keeps its history only for a reader that stands there. What a life needs of the stream it reads from the
 journal, and does not notice a connection that was lost in between.
+
+It also finds out when the bytes were written at the site, and the journal keeps that beside them.
 """
 
 import contextlib
@@ -13,14 +15,19 @@ import trio
 from bisync.config import Site
 from bisync.core.position import Position
 from bisync.errors import SiteError
+from bisync.runtime import probe
 from bisync.runtime.connection import Connection
+from bisync.runtime.dating import UNKNOWN_US, Dating
 from bisync.runtime.failure import single_error
 from bisync.runtime.journal import Journal
+from bisync.runtime.passes import Passes
 from bisync.runtime.replica import Attached, Replica, asks_for_ack
 
 ACK_S = (
     1.0  # a server drops a replica that has not acknowledged for `repl-timeout`; Redis's own replicas do it so often
 )
+FIRST_ACK_S = 0.01  # after a snapshot the server sends nothing before an ACK, and ignores those that come too early
+FIRST_ACKS = 200
 FULL_S = 0.05  # how often a reader that waits for room in the journal looks again
 PAUSE_S_MIN = 0.05
 
@@ -29,9 +36,19 @@ class Intake:
     """Reads one site's stream. Its reader runs in the engine's nursery; it calls `grown` when there is more to read."""
 
     def __init__(
-        self, site: Site, journal: Journal, nursery: trio.Nursery, timeout_s: float, pause_s_max: float
+        self,
+        site: Site,
+        journal: Journal,
+        nursery: trio.Nursery,
+        timeout_s: float,
+        pause_s_max: float,
+        passes: Passes,
+        *,
+        dated: bool = True,
     ) -> None:
+        """`dated`: does it matter when the bytes were written?"""
         self.site, self.journal = site, journal
+        self._passes, self._dated = passes, dated
         self._nursery, self._timeout_s, self._pause_s_max = nursery, timeout_s, pause_s_max
         self._scope: trio.CancelScope | None = None
         self.grown: Callable[[], None] = lambda: None
@@ -96,10 +113,8 @@ class Intake:
                             if not standing:
                                 standing = True
                                 task_status.started(Position(attached.replid, attached.offset))
-                            if attached.full:
-                                await self._transfer(replica, spool)
-                            self.away, pause_s = "", PAUSE_S_MIN
-                            await self._read(replica, scope)
+                            pause_s = PAUSE_S_MIN
+                            await self._follow(replica, attached, spool, scope)
                 except SiteError as e:
                     if not standing:
                         raise
@@ -131,22 +146,39 @@ class Intake:
         spool(b"")
         self._in_transfer = False
 
-    async def _read(self, replica: Replica, scope: trio.CancelScope) -> None:
-        journal = self.journal
+    async def _follow(
+        self, replica: Replica, attached: Attached, spool: Callable[[bytes], None] | None, scope: trio.CancelScope
+    ) -> None:
+        """The snapshot, where there is one, and then the stream."""
+        known = self.journal.moments.last  # what follows is no older
+        earliest_us = UNKNOWN_US if known is None else known.earliest_us
+        dating = Dating(self.journal.end, earliest_us, held=attached.full)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._acknowledge, replica)
-            while True:
-                while journal.full:
-                    await trio.sleep(FULL_S)
-                data = await replica.receive()
-                if scope.cancel_called:
-                    return  # stopped when the bytes were here already: the journal is another reader's now
-                journal.append(data)
-                self.grown()
-                if asks_for_ack(data):
-                    await replica.acknowledge(journal.end)
+            if self._dated:
+                nursery.start_soon(probe.keep_probing, self.site, self.replid, dating, self._passes, self._timeout_s)
+            if attached.full:
+                await self._transfer(replica, spool)
+            self.away = ""
+            nursery.start_soon(self._acknowledge, replica, attached.full)
+            await self._read(replica, dating, scope)
 
-    async def _acknowledge(self, replica: Replica) -> None:
+    async def _read(self, replica: Replica, dating: Dating, scope: trio.CancelScope) -> None:
+        journal = self.journal
+        while True:
+            while journal.full:
+                await trio.sleep(FULL_S)
+            received = await replica.receive(self._passes)
+            if scope.cancel_called:
+                return  # stopped when the bytes were here already: the journal is another reader's now
+            data, marks = received.data, dating.read(received)
+            journal.append(data, marks if self._dated else ())
+            self.grown()
+            if asks_for_ack(data):
+                await replica.acknowledge(journal.end)
+
+    async def _acknowledge(self, replica: Replica, hurried: bool) -> None:
+        began, early = self.journal.end, FIRST_ACKS if hurried else 0
         while True:
             await replica.acknowledge(self.journal.end)
-            await trio.sleep(ACK_S)
+            early -= 1
+            await trio.sleep(FIRST_ACK_S if early > 0 and self.journal.end == began else ACK_S)

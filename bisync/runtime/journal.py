@@ -5,6 +5,9 @@ reconnect cheap, and it is what makes a server's restart survivable at all: meas
 their replication history over a clean restart only for a reader that stands exactly at its end. The segments are plain
 bytes behind a short header, so that an offset of the stream is a place in a file. They are not forced to the disk: a
 killed engine loses none of them, and those of another boot of the machine are not trusted.
+
+Beside each segment stand the times of its bytes (`times.py`): an engine that reads them again knows as much about
+when they were written as the one that read them first.
 """
 
 import collections
@@ -14,12 +17,16 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
+from bisync.core.moment import Moment, Moments
 from bisync.core.position import Position
 from bisync.errors import StreamError
+from bisync.runtime.dating import UNKNOWN_US
+from bisync.runtime.times import TimesFile, read_times, times_path
+from bisync.runtime.wallclock import WallClock
 
 HEADER_BYTES = 1024  # room for eight earlier names of the history
 SEGMENT_BYTES = 16 << 20
@@ -48,14 +55,23 @@ class Journal:
     """The journal of one site. `folder` None: in memory only. Reading raises StreamError where a segment is gone.
 
     `warn` is called with a text when the disk fails and when it is back; the journal goes on in memory meanwhile.
+    `clock` is that of the moments which come with the bytes.
     """
 
     def __init__(
-        self, site: str, folder: pathlib.Path | None, limit_bytes: int, warn: Callable[[str], None] = lambda text: None
+        self,
+        site: str,
+        folder: pathlib.Path | None,
+        limit_bytes: int,
+        warn: Callable[[str], None] = lambda text: None,
+        clock: WallClock | None = None,
     ) -> None:
         self._site, self._folder, self._warn = site, folder, warn
         self._limit = limit_bytes if folder else min(limit_bytes, MEMORY_ONLY_BYTES)
         self._segments: list[Segment] = []
+        self._clock = clock or WallClock()
+        self.moments = Moments()  # when the bytes were written, from the floor on
+        self._times: TimesFile | None = None  # beside the segment that is being written
         self._file: int | None = None
         self._failed, self._disk_due_s = False, 0.0
         self._memory: collections.deque[bytes] = collections.deque()
@@ -98,7 +114,17 @@ class Journal:
         self._start(chain[-1].replid if chain else floor.replid, end)
         self._follows = chain[-1].follows if chain else ()
         self._kept_from = floor.offset
+        self._recall(chain, floor.offset)
         return Position(self._replid, end)
+
+    def _recall(self, chain: Sequence[Segment], floor: int) -> None:
+        """Take up the moments of what is here. What no mark tells was written after the mark before, and before now."""
+        now_us = self._clock.now_us()
+        for segment in chain:
+            for end, moment in read_times(segment.path, self._clock):
+                if floor < end <= segment.end:
+                    self.moments.add(end, moment)
+            self.moments.add(segment.end, Moment(UNKNOWN_US, now_us))  # `add` knows the mark before it
 
     def begin(self, replid: str, offset: int) -> None:
         """Start anew at this place; what was here is thrown away."""
@@ -133,6 +159,7 @@ class Journal:
 
     def _forget(self) -> None:
         self._close()
+        self.moments.clear()
         self._segments = []
         self._memory.clear()
 
@@ -163,11 +190,18 @@ class Journal:
         return found
 
     # -- writing
-    def append(self, data: bytes) -> None:
-        """The next bytes of the stream."""
+    def append(self, data: bytes, marks: Sequence[tuple[int, Moment]] = ()) -> None:
+        """The next bytes of the stream, with their marks: offset up to which, and when they were written."""
         self._write(data)
         self._memory.append(data)
         self.end += len(data)
+        for end, moment in marks:
+            self.moments.add(end, moment)
+        if self._times is not None and marks:
+            if self._times.full:
+                self._times.write_anew(self.moments.between(self._segments[-1].start, self.end))
+            else:
+                self._times.add(marks)
         floor = self.end - MEMORY_BYTES if self._hole is None and self._file is not None else self._kept_from
         while self._memory and self._memory_start + len(self._memory[0]) <= floor:
             self._memory_start += len(self._memory.popleft())
@@ -212,11 +246,16 @@ class Journal:
             raise
         self._file = file
         self._segments.append(Segment(path, self._replid, self._follows, start))
+        self._times = TimesFile(path, self._clock)
+        self._times.write_anew(self.moments.between(start, self.end))
 
     def _close(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+        if self._times is not None:
+            self._times.close()
+            self._times = None
 
     def close(self) -> None:
         """Close the file; what is on disk stays for the next engine."""
@@ -262,6 +301,7 @@ class Journal:
     def trim(self, offset: int) -> None:
         """What is before the offset will never be read again."""
         self._kept_from = max(self._kept_from, offset)
+        self.moments.forget(offset)
         while self._segments and self._segments[0].end <= offset and len(self._segments) > 1:
             _remove(self._segments.pop(0).path)
         if self._hole is not None:
@@ -280,6 +320,10 @@ class Journal:
                 and (segment.end <= self._kept_from or segment.replid != self._replid)
             ):
                 _remove(segment.path)
+        if self._folder is not None:
+            for path in self._folder.glob(f"{self._site}.*.times*"):
+                if not path.with_suffix(".journal").exists():
+                    _remove(path)
 
 
 _NAME = re.compile(r".+\.\d{20}\.\d+\.\d+\.journal")
@@ -317,6 +361,8 @@ def _is_in_use(path: pathlib.Path) -> bool:
 def _remove(path: pathlib.Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()
+    with contextlib.suppress(OSError):
+        times_path(path).unlink()
 
 
 def boot_id() -> str:

@@ -13,7 +13,7 @@ import trio
 
 from bisync.config import Job
 from bisync.core.actions import Checkpoint, Conflict, Notice, Send
-from bisync.core.pair import Pair
+from bisync.core.pair import UNRECORDED_MAX, Pair
 from bisync.core.position import Position
 from bisync.core.rules import Rules
 from bisync.core.snapshot import SnapshotKeys
@@ -29,7 +29,8 @@ from bisync.runtime.target import holds_keys, scan_keys
 from bisync.runtime.wallclock import WallClock
 from bisync.runtime.writer import Writer, take
 
-PIECE_BYTES = 1 << 18  # of a stream, handed to the core at once
+PIECE_BYTES_MIN, PIECE_BYTES_MAX = 1 << 12, 1 << 18  # of a stream, handed to the core at once
+PIECE_S_MIN, PIECE_S_MAX = 0.01, 0.05  # a piece that takes longer is followed by smaller ones: the loop must not stand
 TICK_S = 0.1
 TAG_CHECK_S = 2.0  # how soon an engine that has nothing to write notices that it was superseded
 
@@ -57,10 +58,19 @@ class Life:
     _sends: dict[str, trio.MemorySendChannel[Send]] = attrs.field(factory=dict)
     _wake: trio.Event = attrs.field(factory=trio.Event)
     _answered: trio.Event = attrs.field(factory=trio.Event)
+    _ended: bool = False
+    _waits: bool = False  # does reading stand still because conflicts wait for the log?
 
     # -- the course of a life
     async def run(self) -> None:
         """Take the job, attach, copy where needed, follow. Ends only by an exception."""
+        try:
+            await self._run()
+        finally:
+            self._ended = True
+            self._answered.set()  # what is in flight will not be answered any more
+
+    async def _run(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             writers = await self._open_writers(stack)
             counts = {writer.site.name: await writer.count_databases() for writer in writers.values()}
@@ -68,6 +78,7 @@ class Life:
             self.epoch, taken = await take(self.rules, list(writers.values()), self.engine, self.memory)
             self.pair = Pair(rules, self.epoch, self.engine, taken)
             self.tags = dict(taken.tags)
+            self.mirror.begin_life(self.epoch, self._recorded)
             async with trio.open_nursery() as nursery:
                 for origin, writer in writers.items():
                     sends, receives = trio.open_memory_channel[Send](1)
@@ -137,15 +148,19 @@ class Life:
     async def _pump(self) -> None:
         """Hand in what was read, as far as the core wants it."""
         assert self.pair is not None
+        size = PIECE_BYTES_MAX >> 2
         while True:
             self._wake = trio.Event()
             busy = False
             for x, cursor in list(self._cursors.items()):
                 self._look_at(x, self.intakes[x])
-                if self.pair.wants(x) and (data := self.intakes[x].journal.read(cursor, PIECE_BYTES)):
+                if self.pair.wants(x) and (data := self.intakes[x].journal.read(cursor, size)):
+                    began_s = trio.current_time()
                     self._cursors[x] = cursor + len(data)
+                    self._tell_moments(x, cursor, cursor + len(data))
                     self._receive(x, data)
                     self._perform()
+                    size = _next_size(size, len(data), trio.current_time() - began_s)
                     busy = True
             if busy:
                 await trio.lowlevel.checkpoint()
@@ -160,6 +175,12 @@ class Life:
             self.replids[x] = intake.replid
             self.pair.renamed(x, intake.replid)
 
+    def _tell_moments(self, x: str, start: int, end: int) -> None:
+        """When the bytes between two offsets were written, as the first reading found."""
+        assert self.pair is not None
+        for upto, moment in self.intakes[x].journal.moments.between(start, end):
+            self.pair.channels[x].moments.add(upto, moment)
+
     def _receive(self, x: str, data: bytes) -> None:
         assert self.pair is not None
         try:
@@ -173,7 +194,34 @@ class Life:
         while True:
             self.pair.tick(self.clock.now_ms())
             self._perform()
+            self._tell_what_is_open()
+            self._say_whether_it_waits()
             await trio.sleep(TICK_S)
+
+    def _say_whether_it_waits(self) -> None:
+        """Reading stops where too many conflicts wait for the log: that must be said where the log cannot say it."""
+        assert self.pair is not None
+        waits = self.pair.arbiter.unrecorded >= UNRECORDED_MAX and bool(self.mirror.failing)
+        if waits and not self._waits:
+            text = f"reading stops: {UNRECORDED_MAX:,} conflicts wait for the log, which cannot be written"
+            self.mirror.event("error", "store", f"{text} ({self.mirror.failing})")
+        elif self._waits and not waits:
+            self.mirror.event("info", "store", "reading goes on: the log of conflicts is written again")
+        self._waits = waits
+
+    def _recorded(self, numbers: list[int]) -> None:
+        """These conflicts are on the disk."""
+        assert self.pair is not None
+        self.pair.recorded(numbers)
+        self._wake_pump()  # it may have waited for this
+
+    def _tell_what_is_open(self) -> None:
+        """Conflicts that an earlier life left open in the store may be settled by now, and nobody has told."""
+        assert self.pair is not None
+        if self.following and self.mirror.asks_what_is_open:
+            if all(channel.reached_take for channel in self.pair.channels.values()):
+                units = (arbitration.unit for arbitration in self.pair.arbiter)
+                self.mirror.still_open((u.database, u.key, u.element) for u in units)
 
     def _perform(self) -> None:
         assert self.pair is not None
@@ -187,7 +235,7 @@ class Life:
                     self.quarantined += action.kind == "quarantined"
                     self.mirror.event(action.level, action.kind, action.text)
                 case Conflict():
-                    pass  # the arbiter counts them
+                    self.mirror.conflict(action)
 
     def _committed(self, action: Checkpoint) -> None:
         assert self.pair is not None
@@ -197,6 +245,7 @@ class Life:
             told = self.pair.floors.told(x)
             if told is not None and x in self._cursors:
                 intake.journal.trim(told.offset)
+                self.pair.channels[x].moments.forget(told.offset)
 
     # -- writing
     async def _write(self, origin: str, writer: Writer, sends: trio.MemoryReceiveChannel[Send]) -> None:
@@ -224,7 +273,7 @@ class Life:
             return
         for x in self.pair.channels:
             self.pair.hold(x, True)
-        while any(c.link.in_flight for c in self.pair.channels.values()):
+        while not self._ended and any(c.link.in_flight for c in self.pair.channels.values()):
             await self._answered.wait()
 
     # -- the full copy
@@ -320,3 +369,10 @@ class Life:
             if line.startswith(b"db") and self.rules.scope.target_database(int(line[2 : line.index(b":")])) is not None:
                 total += int(line.split(b"keys=", 1)[1].split(b",", 1)[0])
         return total
+
+
+def _next_size(size: int, done: int, took_s: float) -> int:
+    """How many bytes to hand to the core next, after a piece of `size` (of which there were `done`) took so long."""
+    if took_s > PIECE_S_MAX:
+        return max(PIECE_BYTES_MIN, min(size, done) // 2)
+    return min(PIECE_BYTES_MAX, size * 2) if took_s < PIECE_S_MIN and done == size else size

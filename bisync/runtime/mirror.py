@@ -1,9 +1,11 @@
 """Writing to the checkpoint store beside the sync: it may be slow or fail without holding up a single write.
 
 The tags at the sites are what counts. When the store cannot be written, that is said once, the sync goes on, and what
-is newest is written when the store can be used again.
+is newest is written when the store can be used again. Conflicts alone are not in the tags: none is dropped, the core is
+told when they are on the disk, and stops reading when too many are not.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -11,13 +13,19 @@ import structlog
 import trio
 
 from bisync.config import Job
+from bisync.core.actions import Conflict
 from bisync.errors import StoreError
+from bisync.runtime.conflict_record import SETTLED, Told
+from bisync.runtime.conflict_table import Keep, Unit
 from bisync.runtime.store import Store
 from bisync.runtime.wallclock import machine_ms
 
 WAITING_EVENTS_MAX = 1000  # kept while the store cannot be written; the log has them all
 WAITING_STATES_MAX = 50
+WAITING_EARLIER_MAX = 10_000  # conflicts of earlier lives: all but their lost values will be found again
 AGAIN_S = 2.0  # the pause after a failed write
+SOON_S = 0.02  # so soon a value that lost is written: an engine that is killed before takes it along
+OPEN_AGAIN_S = 1.0  # between two looks at what earlier lives left open
 
 log = structlog.get_logger()
 
@@ -30,6 +38,15 @@ class _Batch:
     states: list[tuple[str, str, int]] = attrs.field(factory=list)
     events: list[tuple[int, str, str, str]] = attrs.field(factory=list)
     report: dict[str, Any] | None = None
+    conflicts: dict[tuple[int, int], Told] = attrs.field(factory=dict)  # by epoch and number, as they were found
+    still_open: frozenset[Unit] | None = None  # what the life `epoch` is settling; None: not asked
+    epoch: int = 0
+
+    def add(self, told: Told) -> None:
+        """A conflict was told; what was told of it before and is not written yet becomes one with it."""
+        place = (told.epoch, told.conflict.number)
+        before = self.conflicts.get(place)
+        self.conflicts[place] = told if before is None else before.followed_by(told)
 
 
 class Mirror:
@@ -40,6 +57,11 @@ class Mirror:
         self._waiting = _Batch()
         self._due_s = 0.0
         self._recorded = False  # does the store know the job?
+        self._writing: _Batch | None = None  # in a worker thread, at this moment
+        self._epoch = 0  # of the life that tells of conflicts
+        self._lost = trio.Event()  # a value that was replaced waits to be written
+        self._tell_recorded: Callable[[list[int]], None] = lambda numbers: None
+        self._ask_open_s: float | None = None  # when to ask again what is open; None: earlier lives left nothing
         self.failing = ""  # why the store cannot be written at present
 
     def record_job(self) -> None:
@@ -85,23 +107,98 @@ class Mirror:
         """How the job is doing now."""
         self._waiting.report = report
 
+    # -- conflicts
+    def begin_life(self, epoch: int, recorded: Callable[[list[int]], None]) -> None:
+        """From here on conflicts are those of the life with this epoch.
+
+        `recorded` is called with the numbers of those of its conflicts that are on the disk, as they were told last.
+        """
+        self._epoch, self._tell_recorded = epoch, recorded
+        self._ask_open_s = 0.0
+        self._waiting.conflicts = self._worth_keeping(self._waiting.conflicts.values())
+
+    def conflict(self, conflict: Conflict) -> None:
+        """A conflict of this life was found or settled."""
+        now_ms = machine_ms()
+        settled_ms = now_ms if conflict.state == SETTLED else None
+        self._waiting.add(Told(self._epoch, conflict, now_ms, settled_ms))
+        if conflict.replaced is not None:
+            self._lost.set()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait until the next `flush` is due: for so long, or less where a value that lost is nowhere but here."""
+        with trio.move_on_after(seconds):
+            await trio.sleep(SOON_S)
+            await self._lost.wait()
+
+    @property
+    def conflicts_waiting(self) -> int:
+        """How many conflicts are not on the disk yet."""
+        return len(self._waiting.conflicts) + (len(self._writing.conflicts) if self._writing is not None else 0)
+
+    @property
+    def asks_what_is_open(self) -> bool:
+        """May earlier lives have left conflicts open in the store? Then `still_open` is wanted, now and then."""
+        return self._ask_open_s is not None and trio.current_time() >= self._ask_open_s
+
+    def still_open(self, units: Iterable[Unit]) -> None:
+        """What this life is settling, once it has read again all that earlier lives had read.
+
+        A conflict that an earlier life left open, and whose unit is not among these, is settled: the one that was
+        under way was taken up by its note, or there was nothing left to do.
+        """
+        self._waiting.still_open, self._waiting.epoch = frozenset(units), self._epoch
+        self._ask_open_s = trio.current_time() + OPEN_AGAIN_S
+
+    def _worth_keeping(self, conflicts: Iterable[Told]) -> dict[tuple[int, int], Told]:
+        """Of earlier lives only what this one cannot find again: the values that were replaced."""
+        kept: dict[tuple[int, int], Told] = {}
+        earlier: list[tuple[int, int]] = []
+        for told in conflicts:
+            place = (told.epoch, told.conflict.number)
+            if told.epoch == self._epoch:
+                kept[place] = told
+            elif told.conflict.replaced is not None:
+                kept[place] = told
+                earlier.append(place)
+        for place in earlier[:-WAITING_EARLIER_MAX]:
+            del kept[place]
+        return kept
+
+    # -- writing
     async def flush(self, *, last: bool = False) -> None:
         """Write what waits. Never raises: a store that cannot be written is an event."""
         if not last and trio.current_time() < self._due_s:
             return
         batch, self._waiting = self._waiting, _Batch()
+        self._writing, self._lost = batch, trio.Event()
         try:
-            await trio.to_thread.run_sync(self._write, batch)
+            left = await trio.to_thread.run_sync(self._write, batch)
         except StoreError as e:
             self._take_back(batch)
             self._due_s = trio.current_time() + AGAIN_S
             if not self.failing:
                 log.error(f"{e} The sync goes on: the tags at the sites are what counts", kind="store")
             self.failing = str(e)
+        except BaseException:  # cancelled before the thread began
+            self._take_back(batch)
+            raise
         else:
             if self.failing:
                 log.info("the store is written again", kind="store")
             self.failing = ""
+            self._written(batch, left)
+        finally:
+            self._writing = None
+
+    def _written(self, batch: _Batch, left: int | None) -> None:
+        """It is on the disk. `left`: how many conflicts of earlier lives are open, where that was asked."""
+        if left == 0 and batch.epoch == self._epoch:
+            self._ask_open_s = None
+        mine = [number for epoch, number in batch.conflicts if epoch == self._epoch]
+        numbers = [number for number in mine if (self._epoch, number) not in self._waiting.conflicts]
+        if numbers:
+            self._tell_recorded(numbers)
 
     def _take_back(self, batch: _Batch) -> None:
         """It was not written: it waits again, before what has come since."""
@@ -111,14 +208,18 @@ class Mirror:
             [*batch.states, *newer.states][-WAITING_STATES_MAX:],
             [*batch.events, *newer.events][-WAITING_EVENTS_MAX:],
             newer.report or batch.report,
+            self._worth_keeping(batch.conflicts.values()),
         )
+        for told in newer.conflicts.values():
+            self._waiting.add(told)
 
-    def _write(self, batch: _Batch) -> None:
+    def _write(self, batch: _Batch) -> int | None:
         """In a worker thread: nothing of this object is changed here but the store."""
         if self._store is None:
             self._store = Store.open(self._job.store)
         name, store, now_ms = self._job.name, self._store, machine_ms()
-        with store.transaction():
+        left = None
+        with store.transaction(durable=bool(batch.conflicts)):
             if batch.tags:
                 self._record_in(store)
             for channel, tag in batch.tags.items():
@@ -127,8 +228,20 @@ class Mirror:
                 store.enter_state(name, *state)
             for event in batch.events:
                 store.add_event(name, *event)
+            store.conflicts.save(name, batch.conflicts.values())
             if batch.report:
-                store.save_report(name, batch.report, now_ms)
+                kinds = store.conflicts.totals(name)  # of records: what a life finds again is none the more
+                counted = {"conflicts_total": sum(kinds.values()), "conflicts_by_kind": kinds}
+                store.save_report(name, {**batch.report, **counted}, now_ms)
+            if batch.still_open is not None:
+                left = store.conflicts.settle_closed(name, batch.epoch, batch.still_open, now_ms)
+        store.conflicts.trim_when_due(name, self._keep, now_ms)
+        return left
+
+    @property
+    def _keep(self) -> Keep:
+        rules = self._job.conflicts
+        return Keep(rules.keep_days, rules.keep_entries, rules.keep_bytes)
 
     def close(self) -> None:
         """Close the store."""

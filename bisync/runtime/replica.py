@@ -14,7 +14,9 @@ from bisync.config import Site
 from bisync.core.position import Position
 from bisync.core.resp import pack
 from bisync.errors import HistoryGap, SiteError
+from bisync.runtime.arrivals import Received
 from bisync.runtime.connection import Connection
+from bisync.runtime.passes import Passes
 
 _LINE_BYTES_MAX = 1 << 16  # of an answer to PSYNC; a real one has less than a hundred
 _MARK_BYTES = 40  # of the mark that ends a diskless transfer
@@ -136,12 +138,13 @@ class Replica:
         if held[:-_MARK_BYTES]:
             yield held[:-_MARK_BYTES]
 
-    async def receive(self) -> bytes:
-        """Some bytes of the stream, at least one."""
+    async def receive(self, passes: Passes) -> Received:
+        """Some bytes of the stream, at least one, and between which times they came."""
         if self._buffer:
             data, self._buffer = self._buffer, b""
-            return data
-        return await self._connection.receive()
+            now_us = passes.clock.now_us()
+            return Received(data, 0, now_us, now_us)
+        return await self._connection.receive_dated(passes)
 
     async def acknowledge(self, offset: int) -> None:
         """Tell the server how far its stream has been received."""

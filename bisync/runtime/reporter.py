@@ -1,18 +1,25 @@
 """What an engine says about itself: the report that `status` and `wait` read from the store."""
 
+import itertools
+
 import attrs
 import trio
 
 from bisync.core import states
+from bisync.core.arbitration import Arbiter, Arbitration, Unit
 from bisync.core.link import Item
 from bisync.core.rules import Rules
 from bisync.runtime.life import Life
 from bisync.runtime.wallclock import WallClock, machine_ms
-from bisync.status import ChannelReport, Drained, Report
+from bisync.status import NAMED, ChannelReport, Drained, OpenUnit, Report
+from bisync.text import readable
 
 REPORT_S = 0.2  # while something changes
 IDLE_REPORT_S = 1.0  # a report that is older than some seconds is a dead engine's
 RATE_S = 1.0  # rates are of the last second or a little more
+LOOKED_AT_MAX = 10_000  # open arbitrations; the oldest come first, so those that do not come to an end are among them
+UNSETTLED_MAX = 20  # units in a report
+KEY_BYTES_MAX = 200  # of a unit's key, and of its element
 
 
 @attrs.define
@@ -27,14 +34,14 @@ class _Totals:
 
 
 class Reporter:
-    """Makes reports of a life. `state` and `reason` are set by the engine."""
+    """Makes reports of a life. The engine sets `state` and `reason`; the mirror adds how many conflicts there were."""
 
-    def __init__(self, rules: Rules, clock: WallClock, pid: int, conflicts: int) -> None:
-        """`conflicts`: how many earlier engines of the job have found."""
+    def __init__(self, rules: Rules, clock: WallClock, pid: int) -> None:
         self._rules, self._clock, self._pid = rules, clock, pid
         self._since_ms = machine_ms()
         self._totals = {x: _Totals() for x in rules.origins}
-        self._conflicts, self._epoch, self._quarantined = conflicts, 0, 0
+        self._epoch, self._quarantined = 0, 0
+        self._since_of: dict[Unit, int] = {}  # ms since 1970: when each unit of the last report was first in one
         self._last: Report | None = None
         self._saved_s = 0.0
         self.state, self.reason = states.NOT_STARTED, ""
@@ -47,7 +54,6 @@ class Reporter:
             return
         self._epoch = life.epoch
         self._quarantined += life.quarantined
-        self._conflicts += life.pair.arbiter.found
         for x, channel in life.pair.channels.items():
             self._totals[x].operations += channel.counters.operations
             self._totals[x].bytes += channel.counters.bytes
@@ -57,6 +63,7 @@ class Reporter:
         if self.silent:
             return None
         pair = life.pair
+        unsettled, units = self._open_units(pair.arbiter) if pair else (0, ())
         report = Report(
             state=self.state,
             reason=self.reason,
@@ -64,16 +71,30 @@ class Reporter:
             pid=self._pid,
             since_ms=self._since_ms,
             channels={self._rules.channel(x): self._channel(life, x) for x in self._rules.origins},
-            conflicts_total=self._conflicts + (pair.arbiter.found if pair else 0),
             conflicts_open=len(pair.arbiter) if pair else 0,
             drained=self._drained(life),
             quarantined=self._quarantined + life.quarantined,
+            unsettled=unsettled,
+            open_units=units,
+            unrecorded=pair.arbiter.unrecorded if pair else 0,
+            store_failing=life.mirror.failing,
         )
         now_s = trio.current_time()
         if report == self._last and not last and now_s - self._saved_s < IDLE_REPORT_S:
             return None
         self._last, self._saved_s = report, now_s
         return report
+
+    def _open_units(self, arbiter: Arbiter) -> tuple[int, tuple[OpenUnit, ...]]:
+        """How many open arbitrations could not be settled, and some units: those first, then a few of the others."""
+        oldest = list(itertools.islice(arbiter, LOOKED_AT_MAX))
+        stuck = [a for a in oldest if a.stuck]
+        shown = stuck[:UNSETTLED_MAX]
+        if len(shown) < NAMED:
+            shown += list(itertools.islice((a for a in oldest if not a.stuck), NAMED - len(shown)))
+        now_ms = machine_ms()
+        self._since_of = {a.unit: self._since_of.get(a.unit, now_ms) for a in shown}
+        return len(stuck), tuple(_as_told(a, self._since_of[a.unit]) for a in shown)
 
     def _drained(self, life: Life) -> dict[str, Drained]:
         if life.pair is None or not life.following:
@@ -123,3 +144,13 @@ class Reporter:
                 totals.ops_per_s = round((operations - operations_then) / (now_s - then_s), 1)
                 totals.bytes_per_s = round((size - size_then) / (now_s - then_s), 1)
             totals.mark = now_s, operations, size
+
+
+def _as_told(arbitration: Arbitration, since_ms: int) -> OpenUnit:
+    unit = arbitration.unit
+    element = None if unit.element is None else (unit.element[0], _cut(unit.element[1]))
+    return OpenUnit(unit.database, _cut(unit.key), element, arbitration.stuck, since_ms)
+
+
+def _cut(data: bytes) -> str:
+    return readable(data[:KEY_BYTES_MAX]) + ("..." if len(data) > KEY_BYTES_MAX else "")

@@ -1,24 +1,23 @@
 """The checkpoint store: one SQLite file beside the job file, shared by both channels and by every job that names it.
 
-It mirrors the tags and keeps what people ask for: states, events, the engine's last report. The sync itself does not
-depend on it: the tags in the sites are what counts, so a caller may go on after a StoreError and say so.
+It mirrors the tags and keeps what people ask for: states, events, the engine's last report, and the log of conflicts
+(`bisync.runtime.conflict_table`). The sync itself does not depend on it: the tags in the sites are what counts, so a
+caller may go on after a StoreError and say so.
 
 - WAL mode (where the file system can): readers never wait for the engine; a killed writer leaves whole transactions.
-- synchronous=NORMAL: a power cut may take the last transactions, never part of one. The tags have them anyway.
+- synchronous=NORMAL: a power cut may take the last transactions, never part of one. The tags have them anyway; what
+  they have not, conflicts, is written by `durable` transactions.
 - All tables are bounded but `jobs`, `checkpoints` and `reports`, which have a fixed number of rows for each job.
+- The log of conflicts holds values of the sites' data, so the file is for its owner's eyes only.
 
-Sources: SQLite docs, "Write-Ahead Logging" and "PRAGMA synchronous".
+Source: SQLite docs, "Write-Ahead Logging".
 """
 
 import contextlib
-import errno
 import json
-import os
 import pathlib
 import sqlite3
-import stat
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,45 +25,15 @@ import attrs
 
 from bisync.core.states import state_named
 from bisync.errors import StoreError
+from bisync.runtime.conflict_table import ConflictTable
+from bisync.runtime.store_file import open_database, renamed_errors
 
-APPLICATION_ID = 0x42695379  # "BiSy" in the file's header: tells our files from other programs' databases
-VERSION = 1  # of the tables; a newer bisync raises it
-BUSY_TIMEOUT_S = 5.0  # how long a write waits for another process's transaction; those take milliseconds
 STATES_KEPT = 1_000  # state changes for each job, the newest
 EVENTS_KEPT = 10_000  # events for each job, the newest
 TRIM_EVERY = 100  # rows added between two trims: the most that a table may be over its bound
 TEXT_MAX = 4_000  # characters of a reason or an event; a longer one is cut
-WAL_BYTES_MAX = 8 * 1024 * 1024  # the WAL file shrinks back to this after a burst
 
-_SCHEMA = (
-    "CREATE TABLE jobs (name TEXT PRIMARY KEY, topology TEXT NOT NULL, sites TEXT NOT NULL,"
-    " created_ms INTEGER NOT NULL)",
-    "CREATE TABLE checkpoints (job TEXT NOT NULL, channel TEXT NOT NULL, tag TEXT NOT NULL,"
-    " saved_at_ms INTEGER NOT NULL, PRIMARY KEY (job, channel))",
-    "CREATE TABLE states (id INTEGER PRIMARY KEY, job TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,"
-    " at_ms INTEGER NOT NULL)",
-    "CREATE INDEX states_of_job ON states (job, id)",
-    "CREATE TABLE events (id INTEGER PRIMARY KEY, job TEXT NOT NULL, at_ms INTEGER NOT NULL, level TEXT NOT NULL,"
-    " kind TEXT NOT NULL, text TEXT NOT NULL)",
-    "CREATE INDEX events_of_job ON events (job, id)",
-    "CREATE TABLE reports (job TEXT PRIMARY KEY, report TEXT NOT NULL, at_ms INTEGER NOT NULL)",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {VERSION}",
-)
 _KEPT = {"states": STATES_KEPT, "events": EVENTS_KEPT}
-_MOVE_AWAY = "name another file with `store` in the job file, or move this one away"
-_RIGHTS = "give this user the right to write the file and its folder, or name another file with `store` in the job file"
-_HINTS = {  # SQLite's result code -> the user's next step
-    sqlite3.SQLITE_FULL: "make room on the disk; nothing else is needed, the next save works again",
-    sqlite3.SQLITE_IOERR: "look at the disk (is it full?); the next save works again once it can be written",
-    sqlite3.SQLITE_BUSY: "find the program that keeps the file locked",
-    sqlite3.SQLITE_READONLY: _RIGHTS,
-    sqlite3.SQLITE_CANTOPEN: "see that the folder can be written and the disk is not full",
-    sqlite3.SQLITE_CORRUPT: "move the file away and start again: the tags in the sites have all that is needed",
-    sqlite3.SQLITE_NOTADB: _MOVE_AWAY,
-}
-_HEALING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 @attrs.frozen
@@ -100,6 +69,7 @@ class Store:
         self._lock = threading.RLock()
         self._inside = False  # in a transaction that the lock's holder began
         self._added: dict[tuple[str, str], int] = {}  # (table, job) -> rows added by this object
+        self.conflicts = ConflictTable(self._run, self.transaction)
 
     def __repr__(self) -> str:
         return f"<Store {self.path}>"
@@ -117,42 +87,46 @@ class Store:
         Raises StoreError, and leaves the file as it is, where it is missing (without `create`), not a store of ours,
         from a newer version, or cannot be read and written by this user.
         """
-        real = pathlib.Path(os.path.realpath(path))  # also: ":memory:" is a file's name here, as any other
-        _inspect(real, create)
-        with _renamed_errors(path):
-            db = sqlite3.connect(real, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-            try:
-                _prepare(db, path)
-            except BaseException:
-                db.close()
-                raise
-        return cls(path, db)
+        return cls(path, open_database(path, create=create))
 
     def close(self) -> None:
         """Close the file. May be called again."""
-        with self._lock, _renamed_errors(self.path):
+        with self._lock, renamed_errors(self.path):
             self._db.close()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
         """Saves in the block take effect together or, after any exception, not at all. One inside another joins it.
 
-        Other threads wait until it ends. Raises StoreError where the commit fails.
+        With `durable` they are on the disk when the block ends, and survive a power cut too. Other threads wait until
+        it ends. Raises StoreError where the commit fails.
         """
         with self._lock:
             if self._inside:
                 yield
                 return
-            self._run("BEGIN IMMEDIATE")  # at once, so that the wait for another writer is here and not in the middle
-            self._inside = True
+            if durable:
+                self._run("PRAGMA synchronous = FULL")
             try:
-                yield
-                self._run("COMMIT")
-            except BaseException:
-                self._roll_back()
-                raise
+                with self._alone():
+                    yield
             finally:
-                self._inside = False
+                if durable:
+                    self._run("PRAGMA synchronous = NORMAL")
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A transaction that is not inside another one."""
+        self._run("BEGIN IMMEDIATE")  # at once, so that the wait for another writer is here and not in the middle
+        self._inside = True
+        try:
+            yield
+            self._run("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self._inside = False
 
     # Jobs and checkpoints
 
@@ -185,11 +159,12 @@ class Store:
         return rows[0][0] if rows else None
 
     def forget_job(self, job: str) -> None:
-        """Forget what the job was and how far it came. Its history of states and its events stay."""
+        """Forget what the job was and how far it came. Its states, events and conflicts stay, as history."""
         with self.transaction():
             self._run("DELETE FROM checkpoints WHERE job = ?", job)
             self._run("DELETE FROM reports WHERE job = ?", job)
             self._run("DELETE FROM jobs WHERE name = ?", job)
+            self.conflicts.close_history(job)
 
     # History
 
@@ -249,7 +224,7 @@ class Store:
 
     def _run(self, sql: str, *values: object) -> list[Any]:
         """Run one statement and fetch all its rows."""
-        with self._lock, _renamed_errors(self.path):
+        with self._lock, renamed_errors(self.path):
             # A full disk ends a transaction from within SQLite. What follows in the block must then not be committed
             # statement by statement.
             if self._inside and not self._db.in_transaction:
@@ -274,119 +249,6 @@ class Store:
         if added % TRIM_EVERY == 0:
             oldest = f"SELECT id FROM {table} WHERE job = ? ORDER BY id DESC LIMIT 1 OFFSET ?"
             self._run(f"DELETE FROM {table} WHERE job = ? AND id <= ({oldest})", job, job, _KEPT[table])
-
-
-def _inspect(path: pathlib.Path, create: bool) -> None:
-    """See that the file may be used, without changing it. Creates an empty one if it is missing."""
-    try:
-        if create and not path.exists():
-            with contextlib.suppress(FileExistsError):  # another process was faster
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        found = path.stat()
-    except FileNotFoundError as e:
-        raise _missing(path) from e
-    except OSError as e:
-        why, full = e.strerror or str(e), e.errno in _FULL_DISK
-        hint = _HINTS[sqlite3.SQLITE_FULL] if full else _RIGHTS
-        raise StoreError(f"{path} cannot be opened", why=why, hint=hint, heals=full) from e
-    if not stat.S_ISREG(found.st_mode):
-        raise StoreError(f"{path} is {'a folder' if path.is_dir() else 'no plain file'}", hint=_MOVE_AWAY)
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise StoreError(f"{path} cannot be opened", why="no right to read and write it", hint=_RIGHTS)
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        why = f"SQLite creates files beside it, and there is no right to write in {path.parent}"
-        raise StoreError(f"{path} cannot be opened", why=why, hint=_RIGHTS)
-    if found.st_size:
-        _check_header(path)
-    elif not create:
-        raise StoreError(f"{path} is empty", why="no engine has run the job yet", hint="start it with `bisync run`")
-
-
-def _missing(path: pathlib.Path) -> StoreError:
-    """The error for a file that is not there."""
-    if path.parent.exists():
-        why, hint = "no engine has run the job yet", "start it with `bisync run`, or correct `store` in the job file"
-    else:
-        why, hint = f"there is no folder {path.parent}", "create the folder, or correct `store` in the job file"
-    return StoreError(f"there is no store file {path}", why=why, hint=hint)
-
-
-def _check_header(path: pathlib.Path) -> None:
-    """Raises StoreError where the file's header says that it is not for us.
-
-    Read by SQLite and not by `open`: closing a file of our own would drop the locks that another Store of this process
-    holds on it ("How To Corrupt An SQLite Database File", 2.2). `immutable` keeps SQLite from writing anything.
-    """
-    try:
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db:
-            _check_ours(path, *_numbers(db))
-    except sqlite3.Error as e:
-        # This look takes no lock, so an engine that is just writing makes the file seem damaged. Whether it is, the
-        # real connection tells.
-        if _code(e) != sqlite3.SQLITE_CORRUPT:
-            raise StoreError(f"{path} is not a store of bisync", why=str(e), hint=_MOVE_AWAY) from e
-
-
-def _numbers(db: sqlite3.Connection) -> tuple[int, int]:
-    """(application id, version) of the tables."""
-    application, version = (db.execute(f"PRAGMA {w}").fetchone()[0] for w in ("application_id", "user_version"))
-    return application, version
-
-
-def _check_ours(path: pathlib.Path, application: int, version: int) -> None:
-    """Raises StoreError where the header's numbers are not those of a store that this version can use."""
-    if application != APPLICATION_ID:
-        raise StoreError(f"{path} is not a store of bisync", why="another program's SQLite database", hint=_MOVE_AWAY)
-    if version != VERSION:
-        raise StoreError(
-            f"{path} was written by {'a newer' if version > VERSION else 'another'} version of bisync",
-            why=f"its tables have version {version}, this bisync knows version {VERSION}",
-            hint=f"use that version of bisync for this job, or {_MOVE_AWAY}",
-        )
-
-
-def _prepare(db: sqlite3.Connection, path: pathlib.Path) -> None:
-    """Set the connection up, and the tables where there are none: a new file, or one whose maker was killed over it."""
-    if _numbers(db) == (0, 0):
-        db.execute("BEGIN IMMEDIATE")  # a second process that also found it empty waits here
-        if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            for statement in _SCHEMA:
-                db.execute(statement)
-        db.execute("COMMIT")
-    # Once more, and now with what may still be in the WAL file.
-    _check_ours(path, *_numbers(db))
-    _use_wal(db)
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
-
-
-def _use_wal(db: sqlite3.Connection) -> None:
-    """Switch the file to WAL mode. Where its file system cannot, it stays as it is: slower, and safe as well."""
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as e:
-            # The switch needs the file for itself, and SQLite does not wait for that as it does for other locks.
-            if _code(e) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-
-
-@contextlib.contextmanager
-def _renamed_errors(path: pathlib.Path) -> Iterator[None]:
-    """What SQLite raises becomes a StoreError with SQLite's words as the reason."""
-    try:
-        yield
-    except sqlite3.Error as e:
-        hint, heals = _HINTS.get(_code(e), ""), _code(e) in _HEALING
-        raise StoreError(f"{path}: the checkpoint store failed", why=str(e), hint=hint, heals=heals) from e
-
-
-def _code(error: sqlite3.Error) -> int:
-    """The primary result code, which is the low byte; 0 for misuse of the module itself, such as a closed store."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _valid(text: str) -> str:

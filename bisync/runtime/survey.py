@@ -36,6 +36,24 @@ WRITES: tuple[tuple[Word, ...], ...] = (
 )
 """What is tried at a target besides the tag's own commands: one for each kind of value, in MULTI, never executed."""
 
+SETTLING: dict[str, tuple[Word, ...]] = {
+    "DUMP": ("DUMP", "{key}"),
+    "PEXPIRETIME": ("PEXPIRETIME", "{key}"),
+    "HGET": ("HGET", "{key}", "-"),
+    "SISMEMBER": ("SISMEMBER", "{key}", "-"),
+    "ZSCORE": ("ZSCORE", "{key}", "-"),
+    "UNLINK": ("UNLINK", "{key}"),
+    "PERSIST": ("PERSIST", "{key}"),
+    "HDEL": ("HDEL", "{key}", "-"),
+    "SREM": ("SREM", "{key}", "-"),
+    "ZREM": ("ZREM", "{key}", "-"),
+    "EVAL": ("EVAL", "return 0", 1, "{key}"),
+    "MEMORY USAGE": ("MEMORY", "USAGE", "{key}"),
+    "FUNCTION DUMP": ("FUNCTION", "DUMP"),
+    "FUNCTION RESTORE": ("FUNCTION", "RESTORE", "-"),
+}
+"""What is tried where conflicts are to be settled, and is not among WRITES; in MULTI, never executed."""
+
 
 @attrs.frozen
 class Questions:
@@ -44,6 +62,7 @@ class Questions:
     job: str  # the job's name
     reads: bool  # will bisync read this site's stream?
     writes: bool  # will bisync write here?
+    settles: bool = False  # may there be conflicts, which bisync settles here?
     tags: tuple[str, ...] = ()  # channels whose tag is kept here
     whole: bool = True  # are all keys in scope? Then the account must reach any key
     counts: Callable[[int, bytes], bool] | None = None  # does this (database, key) make the site "not empty"?
@@ -61,6 +80,7 @@ class Survey:
     ahead_s: tuple[float, float] | None = None  # seconds its clock is ahead of ours: at least, at most
     written_per_s: float | None = None  # bytes of its replication stream, or of what clients sent, per second
     refused: dict[str, Refusal] = attrs.field(factory=dict)  # by command: what a probe was not allowed
+    unsettling: dict[str, Refusal] = attrs.field(factory=dict)  # by command of SETTLING: as `refused`
     tags: dict[str, Reply] = attrs.field(factory=dict)  # by channel: the value of the tag key
     occupied: tuple[int, bytes] | None = None  # a database and a key there that counts
     looked_at_all: bool = True  # False where there were too many keys to say that none counts
@@ -102,6 +122,8 @@ def _ask_all(control: Control, questions: Questions, result: Survey) -> None:
         result.written_per_s = _written_per_s(control, result.info)
     if questions.writes:
         result.refused |= _probe_writing(control.site, questions)
+    if questions.settles:
+        result.unsettling = _probe_settling(control.site, questions)
     if questions.counts is not None:
         _look_for_keys(control, questions.counts, result)
 
@@ -182,7 +204,6 @@ def _probe_writing(site: Site, questions: Questions) -> dict[str, Refusal]:
     again in between, the commands would run.
     """
     tag = tag_key(questions.job, questions.tags[0] if questions.tags else "forward")
-    key = PROBE_KEY if questions.whole else f"bisync:{questions.job}:probe".encode()
     found: dict[str, Refusal] = {}
     with Control(site) as control:
         session: Sequence[tuple[Word, ...]] = (("WATCH", tag), ("MULTI",), ("EXEC",))
@@ -192,12 +213,30 @@ def _probe_writing(site: Site, questions: Questions) -> dict[str, Refusal]:
             return found
         queue: Sequence[tuple[Word, ...]] = (
             *(("MULTI",), ("SELECT", 0), ("SET", tag, "-", "NX", "XX"), ("GET", tag)),
-            *(tuple(key if word == "{key}" else word for word in command) for command in WRITES),
+            *(_about(questions, command) for command in WRITES),
             ("DISCARD",),
         )
         for command, reply in zip(queue, control.batch(queue)):
             _note(found, str(command[0]), reply)
     return found
+
+
+def _probe_settling(site: Site, questions: Questions) -> dict[str, Refusal]:
+    """Would the site take what settles a conflict? As in `_probe_writing` nothing is executed."""
+    found: dict[str, Refusal] = {}
+    with Control(site) as control:
+        if control.batch([("MULTI",), ("DISCARD",)]) != [b"OK", b"OK"]:
+            return found  # the account may not write at all: another check says so
+        queue = [("MULTI",), *(_about(questions, command) for command in SETTLING.values()), ("DISCARD",)]
+        for name, reply in zip(SETTLING, control.batch(queue)[1:-1], strict=True):
+            _note(found, name, reply)
+    return found
+
+
+def _about(questions: Questions, command: tuple[Word, ...]) -> tuple[Word, ...]:
+    """A probe with a key in it that stands for those that the job copies."""
+    key = PROBE_KEY if questions.whole else f"bisync:{questions.job}:probe".encode()
+    return tuple(key if word == "{key}" else word for word in command)
 
 
 def _note(found: dict[str, Refusal], command: str, reply: Reply) -> None:

@@ -13,11 +13,12 @@ item pushed at either site once, a set is the union. All others may only end equ
 
 from collections.abc import Callable
 
+from bisync.core.rules import LAST_WRITER
 from bisync.core.tag import Tag, tag_key
 from bisync.testing.pair import SimulatedPair
 from bisync.testing.strategies import Command
 
-PROMISED = (b"log:east", b"log:west", b"sum", b"pushed", b"added")
+PROMISED = (b"log:east", b"log:west", b"sum", b"pushed", b"added", b"last", b"fields")
 """The keys that no other command may touch; for sites named east and west. They are in database 0."""
 
 
@@ -26,10 +27,14 @@ class Clients:
 
     def __init__(self, pair: SimulatedPair) -> None:
         self.pair = pair
+        self.certain = True  # does the engine know when the writes were made?
         self._lines = {name: 0 for name in pair.sites}
         self._sum = 0
         self._pushed: list[bytes] = []
         self._added: set[bytes] = set()
+        self._last = b""
+        self._fields: dict[bytes, bytes] = {}
+        self._serial = 0
 
     def __repr__(self) -> str:
         return f"<Clients of {self.pair}: {self._lines} lines, sum {self._sum}, {len(self._pushed)} pushed>"
@@ -45,7 +50,7 @@ class Clients:
             return True
         if not rules.bidirectional or not self._begun(lambda tag: site in tag.floors):
             return False
-        return rules.policy != rules.source or self._begun(lambda tag: tag.copied)
+        return rules.policy != rules.source or self._begun(lambda tag: bool(tag.copied))
 
     def _begun(self, said: Callable[[Tag], bool]) -> bool:
         return any(said(tag) for tag in tags_held(self.pair).values())
@@ -73,6 +78,25 @@ class Clients:
         if self.may_promise(site) and self._accepted(site, (b"SADD", b"added", member)):
             self._added.add(member)
 
+    def may_promise_newest(self, site: str) -> bool:
+        """Will the newest write stand? Only where no site is preferred and the times of writes are known.
+
+        Nor while the full copy is under way: a copied value counts as older than every write that is seen as one.
+        """
+        return self.certain and self.pair.rules.policy == LAST_WRITER and self._begun(lambda tag: bool(tag.copied))
+
+    def assign(self, site: str) -> None:
+        """A new value for a string of both sites, of which the newest stands."""
+        self._serial += 1
+        if self.may_promise_newest(site) and self._accepted(site, (b"SET", b"last", b"%d" % self._serial)):
+            self._last = b"%d" % self._serial
+
+    def assign_field(self, site: str, field: bytes) -> None:
+        """A new value for a field of a hash of both sites, of which the newest stands."""
+        self._serial += 1
+        if self.may_promise_newest(site) and self._accepted(site, (b"HSET", b"fields", field, b"%d" % self._serial)):
+            self._fields[field] = b"%d" % self._serial
+
     def _accepted(self, site: str, *commands: Command) -> bool:
         """Did the site take the write? It may refuse all writes at the moment."""
         return not isinstance(self.pair.write(site, *commands)[-1], Exception)
@@ -96,6 +120,10 @@ class Clients:
                 found.append(f"{site}: pushed were {self._pushed}, held are {data.get(b'pushed')!r}")
             if data.get(b"added", frozenset()) != self._added:
                 found.append(f"{site}: added were {self._added}, held are {data.get(b'added')!r}")
+            if data.get(b"last", b"") != self._last:
+                found.append(f"{site}: the newest value is {self._last!r}, held is {data.get(b'last')!r}")
+            if dict(data.get(b"fields", ())) != self._fields:  # type: ignore[call-overload]
+                found.append(f"{site}: the newest fields are {self._fields}, held are {data.get(b'fields')!r}")
         return found
 
 

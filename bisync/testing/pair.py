@@ -18,6 +18,7 @@ import hiredis
 
 from bisync.core.actions import Checkpoint, Conflict, Notice, Send
 from bisync.core.delivery import RETRY_MS_MAX
+from bisync.core.moment import Moment
 from bisync.core.pair import Pair
 from bisync.core.position import Position
 from bisync.core.rdb import String, Value
@@ -67,7 +68,9 @@ class SimulatedPair:
         self.now_ms = self.sites[rules.source].now_ms
         self.pair: Pair | None = None  # None: no engine runs
         self.notices: list[Notice] = []
-        self.conflicts: list[Conflict] = []
+        self.log: list[Conflict] = []  # of conflicts, as a store keeps it: one record each, however often it was found
+        self.flushing = True  # is what the engine tells the log written at once? Else when `flush` is called
+        self.moment: Callable[[int], Moment] = lambda us: Moment(us, us)  # what the engine knows of a write's time
         self.engines = 0
         self.lives = 0
         self.superseded: Superseded | None = None  # why no engine runs
@@ -75,6 +78,10 @@ class SimulatedPair:
         self._memory = Memory()
         self._clients = {name: site.connect() for name, site in self.sites.items()}
         self._sockets: dict[str, _Socket] = {}  # by origin
+        self._unwritten: list[Conflict] = []  # told to the log, and lost if the engine is killed now
+        self._written: dict[str, list[tuple[int, int]]] = {name: [] for name in self.sites}  # offset, time in µs
+        self._marked: dict[str, int] = {}  # of these, how many the engine of this life was told
+        self._now_us = 0  # beyond `now_ms`: no two writes are made at the same time
         self._orphans: list[_Socket] = []  # of killed engines, with bytes that may still arrive
         self._cursors: dict[str, int] = {}
         self._snapshot: Iterator[String | Value] | None = None
@@ -92,6 +99,8 @@ class SimulatedPair:
         wrapped = packed if len(packed) == 1 else [MULTI, *packed, EXEC]
         parser = hiredis.Reader()
         parser.feed(self._clients[site].execute(select(database) + b"".join(wrapped)))
+        self._now_us += 1
+        self._written[site].append((self.sites[site].offset, self.now_ms * 1000 + self._now_us))
         return [parser.gets() for _ in range(len(wrapped) + 1)][1:]
 
     # -- the engine's life
@@ -151,6 +160,7 @@ class SimulatedPair:
     def _connect(self) -> None:
         self._sockets = {x: _Socket(self.sites[self.rules.other(x)].connect()) for x in self.rules.origins}
         self._cursors, self._snapshot, self._keys = {}, None, None
+        self._marked, self._unwritten = dict.fromkeys(self.sites, 0), []
         self._holding, self._taken = False, None
 
     def _taking(self) -> Taking:
@@ -214,8 +224,27 @@ class SimulatedPair:
         if not data:
             return False
         self._cursors[x] += len(data)
+        self._tell_moments(x)
         self._guarded(lambda pair: pair.receive(x, data, self.now_ms))
         return True
+
+    def _tell_moments(self, x: str) -> None:
+        assert self.pair is not None
+        for offset, us in self._written[x][self._marked[x] :]:
+            self.pair.channels[x].moments.add(offset, self.moment(us))
+        self._marked[x] = len(self._written[x])
+
+    def flush(self) -> None:
+        """The log of conflicts is written."""
+        for told in self._unwritten:
+            same = next((n for n, kept in enumerate(self.log) if _same_conflict(kept, told)), None)
+            if same is None:
+                self.log.append(told)
+            else:
+                self.log[same] = told
+        if self.pair is not None:
+            self.pair.recorded([told.number for told in self._unwritten])
+        self._unwritten = []
 
     def _copy(self, size: int) -> bool:
         """One step of the full copy: take the snapshot, hand in some keys, end."""
@@ -328,10 +357,12 @@ class SimulatedPair:
                 case Notice():
                     self.notices.append(action)
                 case Conflict():
-                    self.conflicts.append(action)
+                    self._unwritten.append(action)
                 case Checkpoint():
                     tags = {**self._memory.tags, action.channel: Tag.decode(action.tag)}
                     self._memory = attrs.evolve(self._memory, tags=tags)
+        if self.flushing:
+            self.flush()
 
     # -- the end
     def drain(self) -> None:
@@ -343,6 +374,7 @@ class SimulatedPair:
             pass
         if self.pair is None and not self.start():
             raise self.superseded or BisyncError(f"{self!r}: a site refuses the tag")
+        self.flushing = True
         for _ in range(QUIET_STEPS_MAX):
             for x in self.sites:
                 self.expire(x)
@@ -384,3 +416,11 @@ class SimulatedPair:
         held = self.sites[site]
         own = tag_key(self.rules.job, self.rules.channel(self.rules.other(site)))
         return StreamReader(Position(held.replid, held.stream_start), own).feed(bytes(held.stream))
+
+
+def _same_conflict(a: Conflict, b: Conflict) -> bool:
+    """Is it the same one, found again by a later life? Then some write of a site is in both."""
+    if (a.database, a.key, a.element) != (b.database, b.key, b.element):
+        return False
+    shared = a.offsets.keys() & b.offsets.keys()
+    return any(a.offsets[x][0] <= b.offsets[x][1] and b.offsets[x][0] <= a.offsets[x][1] for x in shared)

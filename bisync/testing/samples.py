@@ -1,4 +1,4 @@
-"""One or more calls of every write command of Redis 7.0 to 8.2, each with what must be there before it.
+"""Calls of every write command of Redis 7.0 to 8.10 and Valkey 8.1 to 9.1, each with what must be there before it.
 
 Tests run them on real servers, alone and against a synchronised pair. Each call takes effect after its setup, does not
 block and always has the same outcome, so that two servers can be compared afterwards. Not every server knows every
@@ -34,21 +34,25 @@ class Sample:
     call: Words  # empty: it cannot be called, for the reason given
     setup: tuple[Words, ...] = ()  # run before it, in this order, on empty databases
     reason: str = ""
+    needs: str = ""  # a command that every server with this form of the call knows
 
 
 def _words(text: str) -> Words:
     return tuple(_SPECIAL.get(word, word) for word in text.encode().split())
 
 
-# command | the call | the setup, commands parted by ";"
+# command | the call | the setup, commands parted by ";" | what it needs
 _SAMPLES = """
 APPEND | APPEND s tail | SET s head PXAT $moment
 APPEND | APPEND s tail |
 BITFIELD | BITFIELD s SET u8 0 255 INCRBY u8 8 3 | SET s ab
 BITOP | BITOP AND d s t | SET s abc ; SET t ab
 BITOP | BITOP NOT d s | SET s abc
+BITOP | BITOP DIFF d s t | SET s abc ; SET t ab | XACKDEL
 DECR | DECR n | SET n 5
 DECRBY | DECRBY n 3 |
+DELEX | DELEX s IFEQ v | SET s v
+DELIFEQ | DELIFEQ s v | SET s v
 GETDEL | GETDEL s | SET s v
 GETEX | GETEX s PXAT $moment | SET s v
 GETEX | GETEX s EXAT $moment_s | SET s v
@@ -57,7 +61,12 @@ GETSET | GETSET s new | SET s old PXAT $moment
 INCR | INCR n | SET n 5 PXAT $moment
 INCRBY | INCRBY n -2 | SET n 5
 INCRBYFLOAT | INCRBYFLOAT n 0.5 | SET n 5 PXAT $moment
+INCREX | INCREX n BYINT 3 PXAT $moment | SET n 5
+INCREX | INCREX n BYFLOAT 0.5 UBOUND 9 | SET n 5 PXAT $moment
 MSET | MSET a 1 b 2 a 3 | SET a old PXAT $moment
+MSETEX | MSETEX 2 a 1 b 2 NX PXAT $moment |
+MSETEX | MSETEX 1 a 1 KEEPTTL | SET a old PXAT $moment
+MSETEX | MSETEX 1 a 1 EX 100000 |
 MSETNX | MSETNX a 1 b 2 |
 PSETEX | PSETEX s 100000000 v |
 SET | SET s v | RPUSH s a
@@ -65,6 +74,7 @@ SET | SET s v NX |
 SET | SET s v XX GET KEEPTTL | SET s old PXAT $moment
 SET | SET s v GET PXAT $moment | SET s old
 SET | set s v exat $moment_s nx |
+SET | SET s new IFEQ old GET | SET s old PXAT $moment | MSETEX
 SETBIT | SETBIT s 9 1 | SET s a
 SETEX | SETEX s 100000 v |
 SETNX | SETNX s v |
@@ -78,6 +88,7 @@ HDEL | HDEL h f g nothing | HSET h f 1 g 2 i 3
 HDEL | HDEL h f | HSET h f 1
 HINCRBY | HINCRBY h f 5 | HSET h f 1
 HINCRBYFLOAT | HINCRBYFLOAT h f 0.25 | HSET h f 1
+HINCRBYFLOAT | HINCRBYFLOAT h f 0.25 | HSET h f 1 ; HPEXPIREAT h $moment FIELDS 1 f | XACKDEL
 HMSET | HMSET h f 1 g 2 | HSET h f 0
 HSET | HSET h f 1 g 2 | HSET h f 0 ; PEXPIREAT h $moment
 HSETNX | HSETNX h f 1 | HSET h g 0
@@ -86,15 +97,23 @@ HEXPIRE | HEXPIRE h 0 FIELDS 2 f x | HSET h f 1 g 2
 HEXPIREAT | HEXPIREAT h $moment_s NX FIELDS 1 f | HSET h f 1 g 2
 HPEXPIRE | HPEXPIRE h 100000000 FIELDS 2 f g | HSET h f 1 g 2
 HPEXPIREAT | HPEXPIREAT h $moment GT FIELDS 2 f g | HSET h f 1 g 2 ; HPEXPIREAT h 4000000000000 FIELDS 1 f
+HPEXPIREAT | HPEXPIREAT h $moment NX FIELDS 3 f g x | HSET h f 1 g 2 ; HPEXPIREAT h 4000000000000 FIELDS 1 f
+HPEXPIREAT | HPEXPIREAT h $moment FIELDS 1 f LT | HSET h f 1 ; HPEXPIREAT h 4200000000000 FIELDS 1 f | XIDMPRECORD
 HPERSIST | HPERSIST h FIELDS 2 f g | HSET h f 1 g 2 ; HPEXPIREAT h $moment FIELDS 1 f
 HGETDEL | HGETDEL h FIELDS 2 f x | HSET h f 1 g 2
 HGETDEL | HGETDEL h FIELDS 1 f | HSET h f 1
 HGETEX | HGETEX h PXAT $moment FIELDS 1 f | HSET h f 1 g 2
 HGETEX | HGETEX h PERSIST FIELDS 1 f | HSET h f 1 g 2 ; HPEXPIREAT h $moment FIELDS 1 f
+HGETEX | HGETEX h EX 100000 FIELDS 2 f x | HSET h f 1 g 2
 HSETEX | HSETEX h FNX PXAT $moment FIELDS 1 f v | HSET h g 2
 HSETEX | HSETEX h FXX KEEPTTL FIELDS 1 f v | HSET h f 1 g 2 ; HPEXPIREAT h $moment FIELDS 1 f
 HSETEX | HSETEX h FIELDS 2 f v g w | HSET h f 1 ; HPEXPIREAT h $moment FIELDS 1 f
+HSETEX | HSETEX h EX 100000 FIELDS 1 f v | HSET h f 1
+HSETEX | HSETEX h FIELDS 1 f v PXAT $moment FNX | HSET h g 1 | XIDMPRECORD
+HSETEX | HSETEX h XX FIELDS 1 f v | HSET h g 1 | DELIFEQ
+HIMPORT SET | HIMPORT SET h fields 1 2 | HIMPORT PREPARE fields f g
 BLMOVE | BLMOVE l m LEFT RIGHT 1 | RPUSH l a b
+BLMOVEM | BLMOVEM l m LEFT RIGHT 1 COUNT 5 OBO | RPUSH l a b
 BLMPOP | BLMPOP 1 1 l RIGHT COUNT 2 | RPUSH l a b c
 BLMPOP | BLMPOP 1 2 k l LEFT | RPUSH l a b c
 BLPOP | BLPOP l 1 | RPUSH l a b
@@ -104,6 +123,8 @@ BRPOPLPUSH | BRPOPLPUSH l m 1 | RPUSH l a b ; RPUSH m c
 LINSERT | LINSERT l BEFORE b x | RPUSH l a b
 LMOVE | LMOVE l m RIGHT LEFT | RPUSH l a b
 LMOVE | LMOVE l l RIGHT LEFT | RPUSH l a b
+LMOVEM | LMOVEM l m RIGHT LEFT COUNT 2 BULK | RPUSH l a b c ; RPUSH m x
+LMOVEM | LMOVEM l m LEFT RIGHT EXACTLY 2 OBO | RPUSH l a b
 LMPOP | LMPOP 1 l LEFT | RPUSH l a b
 LMPOP | LMPOP 2 k l RIGHT COUNT 5 | RPUSH l a b
 LPOP | LPOP l | RPUSH l a b
@@ -162,6 +183,7 @@ XADD | XADD x NOMKSTREAM MAXLEN = 1 2-1 f v g w | XADD x 1-1 f v
 XADD | XADD x MAXLEN ~ 1 2-1 f v | XADD x 1-1 f v
 XAUTOCLAIM | XAUTOCLAIM x g d 0 0 JUSTID | XADD x 1-1 f v ; XGROUP CREATE x g 0 ; XREADGROUP GROUP g c STREAMS x >
 XCLAIM | XCLAIM x g d 0 1-1 TIME 1700000000000 | XADD x 1-1 f v ; XGROUP CREATE x g 0 ; XREADGROUP GROUP g c STREAMS x >
+XCFGSET | XCFGSET x IDMP-DURATION 7 IDMP-MAXSIZE 5 | XADD x 1-1 f v
 XDEL | XDEL x 1-1 | XADD x 1-1 f v ; XADD x 2-1 f v
 XDELEX | XDELEX x KEEPREF IDS 1 1-1 | XADD x 1-1 f v ; XADD x 2-1 f v
 XGROUP CREATE | XGROUP CREATE x g $ MKSTREAM |
@@ -170,8 +192,10 @@ XGROUP CREATECONSUMER | XGROUP CREATECONSUMER x g c | XADD x 1-1 f v ; XGROUP CR
 XGROUP DELCONSUMER | XGROUP DELCONSUMER x g c | XADD x 1-1 f v ; XGROUP CREATE x g 0 ; XGROUP CREATECONSUMER x g c
 XGROUP DESTROY | XGROUP DESTROY x g | XADD x 1-1 f v ; XGROUP CREATE x g 0
 XGROUP SETID | XGROUP SETID x g 1-1 | XADD x 1-1 f v ; XGROUP CREATE x g 0
+XIDMPRECORD | XIDMPRECORD x p 1 1-1 | XADD x 1-1 f v
 XREADGROUP | XREADGROUP GROUP g c COUNT 1 STREAMS x > | XADD x 1-1 f v ; XADD x 2-1 f v ; XGROUP CREATE x g 0
 XREADGROUP | XREADGROUP GROUP g c NOACK STREAMS x > | XADD x 1-1 f v ; XGROUP CREATE x g 0
+XNACK | XNACK x g FAIL IDS 1 1-1 | XADD x 1-1 f v ; XGROUP CREATE x g 0 ; XREADGROUP GROUP g c STREAMS x >
 XSETID | XSETID x 5-1 | XADD x 1-1 f v
 XTRIM | XTRIM x MINID = 2-1 | XADD x 1-1 f v ; XADD x 2-1 f v
 XTRIM | XTRIM x MAXLEN 1 | XADD x 1-1 f v ; XADD x 2-1 f v
@@ -180,6 +204,14 @@ VADD | VADD v VALUES 2 0 1 b SETATTR {"n":1} | VADD v VALUES 2 1 0 a
 VREM | VREM v b | VADD v VALUES 2 1 0 a ; VADD v VALUES 2 0 1 b
 VREM | VREM v a | VADD v VALUES 2 1 0 a
 VSETATTR | VSETATTR v a {"n":1} | VADD v VALUES 2 1 0 a
+ARSET | ARSET a 3 v w | ARSET a 0 x
+ARMSET | ARMSET a 3 v 9 w | ARSET a 3 x ; PEXPIREAT a $moment
+ARINSERT | ARINSERT a v w | ARSET a 0 x
+ARRING | ARRING a 2 v w y | ARRING a 3 x
+ARSEEK | ARSEEK a 7 | ARINSERT a x
+ARDEL | ARDEL a 1 0 | ARSET a 0 x y z
+ARDEL | ARDEL a 0 | ARSET a 0 x
+ARDELRANGE | ARDELRANGE a 0 1 | ARSET a 0 x y z
 COPY | COPY s d | SET s v PXAT $moment
 COPY | COPY s d DB 3 REPLACE | SADD s a
 DEL | DEL a b nothing | SET a 1 ; SET b 2
@@ -202,9 +234,12 @@ FLUSHALL | FLUSHALL | SET a 1
 FLUSHDB | FLUSHDB ASYNC | SET a 1
 SWAPDB | SWAPDB 0 3 | SET a 1
 FUNCTION LOAD | FUNCTION LOAD REPLACE $library |
+FUNCTION LOAD | FUNCTION LOAD $library |
 FUNCTION DELETE | FUNCTION DELETE samples | FUNCTION LOAD $library
 FUNCTION FLUSH | FUNCTION FLUSH | FUNCTION LOAD $library
 FUNCTION RESTORE | FUNCTION RESTORE $functions FLUSH |
+FUNCTION RESTORE | FUNCTION RESTORE $functions |
+FUNCTION RESTORE | FUNCTION RESTORE $functions REPLACE | FUNCTION LOAD $library
 EVAL | EVAL $script 1 s v |
 PUBLISH | PUBLISH news hello |
 SPUBLISH | SPUBLISH news hello |
@@ -212,15 +247,17 @@ SPUBLISH | SPUBLISH news hello |
 
 _UNCALLABLE = {
     "MIGRATE": "it needs another server",
+    "TRIMSLOTS": "it needs a cluster",
+    "CLUSTER FLUSHSLOT": "it needs a cluster",
 }
 
 
 def _read() -> tuple[Sample, ...]:
     samples = []
     for line in _SAMPLES.strip().splitlines():
-        name, call, setup = (part.strip() for part in line.split(" |"))
+        name, call, setup, *needs = (part.strip() for part in line.split(" |"))
         before = tuple(_words(command) for command in setup.split(";") if command.strip())
-        samples.append(Sample(name, _words(call), before))
+        samples.append(Sample(name, _words(call), before, needs=" ".join(needs)))
     samples += [Sample(name, (), reason=reason) for name, reason in _UNCALLABLE.items()]
     return tuple(samples)
 
@@ -234,5 +271,5 @@ def unknown_to(known: Container[bytes], *samples: Sample) -> list[str]:
 
     `known` is its reply to COMMAND LIST, in small letters (the names of its modules' commands come in capitals).
     """
-    calls = [call for sample in samples for call in (*sample.setup, sample.call) if call]
+    calls = [call for sample in samples for call in (*sample.setup, sample.call, _words(sample.needs)) if call]
     return sorted({call[0].decode().upper() for call in calls if call[0].lower() not in known})

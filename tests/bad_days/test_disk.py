@@ -2,8 +2,6 @@
 
 import pathlib
 import sqlite3
-import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,21 +9,6 @@ from tests.bad_days.harness import QUICK, BadDay, SmallDisk, is_root
 from tests.system.world import wait_until
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def small_disk(tmp_path: pathlib.Path) -> Iterator[SmallDisk]:
-    """A disk of 1 MiB."""
-    if not is_root():
-        pytest.skip("only root may mount a small disk to fill it")
-    try:
-        disk = SmallDisk(tmp_path / "disk").__enter__()
-    except (OSError, subprocess.CalledProcessError) as e:
-        pytest.skip(f"a small disk cannot be mounted here: {e}")
-    try:
-        yield disk
-    finally:
-        disk.__exit__()
 
 
 class TestAStoreThatIsNotOurs:

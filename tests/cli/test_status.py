@@ -3,11 +3,13 @@
 import json
 import pathlib
 
+import attrs
 from click.testing import CliRunner
 
 from bisync.cli.status import command
 from bisync.config import load_job
 from bisync.runtime.store import Store
+from bisync.status import OpenUnit, time_text
 from tests.cli import jobs
 
 
@@ -53,6 +55,39 @@ def test_says_that_no_engine_is_running(tmp_path: pathlib.Path) -> None:
 def test_of_a_one_way_job_has_one_channel(tmp_path: pathlib.Path) -> None:
     text = shown(jobs.job_file(tmp_path, topology="one-way"))
     assert "forward" in text and "reverse" not in text
+
+
+def test_says_which_keys_could_not_be_settled_why_and_what_to_do(tmp_path: pathlib.Path) -> None:
+    file = jobs.job_file(tmp_path)
+    since_ms = jobs.now_ms()
+    units = (
+        OpenUnit(0, "[bold]k[/bold]", None, "west: OOM command not allowed", since_ms),
+        OpenUnit(3, "h", ("hash", "f"), "NOPERM", since_ms),
+        OpenUnit(0, "under way", None, "", since_ms),
+    )
+    kinds = {"key": 3_000, "hash": 2, "set": 0}
+    told = jobs.report(conflicts_total=3_002, conflicts_open=9, conflicts_by_kind=kinds)
+    jobs.save(file, attrs.evolve(told, unsettled=3, open_units=units))
+    lines = shown(file).splitlines()
+    assert "conflicts: 3,002 in all (3,000 about whole keys, 2 about fields of hashes), 9 open" in lines
+    at = lines.index("not settled: 3; both sites may hold different values there")
+    since = time_text(since_ms)
+    assert lines[at + 1] == f"  '[bold]k[/bold]' in database 0, since {since}: west: OOM command not allowed"
+    assert lines[at + 2] == f"  field 'f' of 'h' in database 3, since {since}: NOPERM"
+    assert lines[at + 3] == "  and 1 more"
+    assert lines[at + 4].startswith("  next: ")
+    assert "under way" not in "".join(lines)
+
+
+def test_says_that_conflicts_wait_for_the_store(tmp_path: pathlib.Path) -> None:
+    file = jobs.job_file(tmp_path)
+    jobs.save(file, jobs.report(unrecorded=2, store_failing="the store is full"))
+    text = shown(file)
+    assert "not recorded: 2; the store is full\n  next: make room" in text
+    jobs.save(file, jobs.report(unrecorded=2))
+    assert "not recorded" not in shown(file), "they are only under way"
+    jobs.save(file, jobs.report(store_failing="the store is full"))
+    assert "not recorded" not in shown(file), "nothing waits for it"
 
 
 def test_json_is_the_status_document(tmp_path: pathlib.Path) -> None:

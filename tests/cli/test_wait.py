@@ -13,6 +13,7 @@ from bisync.config import load_job
 from bisync.core.states import RUNNING, STATES
 from bisync.errors import SiteError
 from bisync.runtime.store import Store
+from bisync.status import OpenUnit
 from bisync.testing.servers import LocalServer, local_servers
 from tests.cli import jobs
 
@@ -157,6 +158,15 @@ class TestDrained:
         engine = self.engine_at(tmp_path, *map(end, sites), pid=jobs.dead_pid(), state="failed", reason="a gap")
         outcome = self.drained(sites, tmp_path, 0.3, engine)
         assert outcome.missing == ("no engine is running", "its state is failed (a gap)")
+
+    def test_not_while_arbitrations_are_open_which_are_named(
+        self, sites: list[LocalServer], tmp_path: pathlib.Path
+    ) -> None:
+        units = (OpenUnit(0, "k", None, "west: NOPERM", 0), OpenUnit(0, "h", ("hash", "f"), "", 0))
+        engine = self.engine_at(tmp_path, *map(end, sites), conflicts_open=8, open_units=units)
+        outcome = self.drained(sites, tmp_path, 0.1, engine)
+        named = "'k' in database 0 (west: NOPERM), field 'f' of 'h' in database 0"
+        assert outcome.missing == (f"8 arbitrations are open: {named} and 6 more",)
 
     def test_writes_after_the_call_do_not_count(
         self, sites: list[LocalServer], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch

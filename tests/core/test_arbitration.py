@@ -1,134 +1,72 @@
 """Which site holds the right value of a unit, and when it has been copied."""
 
-from collections.abc import Iterator
-
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bisync.core import commands
-from bisync.core.arbitration import Arbiter, Arbitration, Unit
-from bisync.core.operation import Operation
-from bisync.core.pending import Pending
-from bisync.core.position import START, stream_clock
-from bisync.core.resp import pack
-from bisync.core.rules import Rules
-
-RULES = Rules("job", "east", "west")
-K = Unit(0, b"k")
-
-
-def operation(line: str) -> Operation:
-    args = tuple(line.encode().split(b" "))
-    return Operation(args, 0, pack(*args), 0, commands.row(args[0]))
-
-
-def write(line: str, time_ms: int = 0, at: int = 10) -> Pending:
-    return Pending(stream_clock(0, at), at, [operation(line)], START, time_ms, 1)
-
-
-def arbiter(policy: str = "last-writer") -> Arbiter:
-    return Arbiter(attrs.evolve(RULES, policy=policy), {"east": 100, "west": 200})
-
-
-def meet(subject: Arbiter, mine: Pending, theirs: Pending, site: str = "east") -> list[Arbitration]:
-    """`mine` is read at `site` while `theirs` is pending across; what is open after that."""
-    held: Iterator[tuple[Pending, Operation]] = iter([(theirs, theirs.operations[0])])
-    mine.contested |= subject.compare(site, mine, held, mine.operations[0])
-    return list(subject)
-
-
-def units(*opened: Arbitration) -> set[Unit]:
-    return {a.unit for a in opened}
+from bisync.core.actions import Replaced
+from bisync.core.arbitration import STUCK_MS_MAX, STUCK_MS_MIN, Arbiter, Arbitration, Unit
+from bisync.core.commands import TTL, same_place
+from bisync.core.policy import judge
+from bisync.core.position import stream_clock
+from tests.core.writes import RULES, K, Meeting, contender, operation, write
 
 
 def element(kind: str, name: str) -> Unit:
     return Unit(0, b"k", (kind, name.encode()))
 
 
-COMMUTING = [
-    ("INCRBY k 2", "DECRBY k 3"),
-    ("SADD k a", "SADD k a b"),
-    ("HSET k a 1", "HSET k b 1"),
-    ("SET k v", "SET k v"),
-    ("SET k v", "SET other w"),
-    ("ZADD k 1 a", "ZADD k 2 b"),
-]
-NOT_COMMUTING = [
-    ("SET k v", "SET k w", {K}),
-    ("RPUSH k a", "RPUSH k b", {K}),
-    ("SET k v", "DEL k", {K}),
-    ("HSET k a 1", "HSET k a 2", {element("hash", "a")}),
-    ("SADD k a b", "SREM k b c", {element("set", "b")}),
-    ("ZADD k 1 a", "ZADD k 2 a", {element("zset", "a")}),
-    ("HSET k a 1", "DEL k", {K}),
-    ("RENAME k to", "SET k v", {K, Unit(0, b"to")}),
-    ("SUNIONSTORE to k", "SADD k a", {Unit(0, b"to")}),
-]
+def units(*opened: Arbitration) -> set[Unit]:
+    return {a.unit for a in opened}
 
 
-@pytest.mark.parametrize(("mine", "theirs"), COMMUTING + [(b, a) for a, b in COMMUTING])
-def test_writes_whose_order_does_not_matter_are_no_conflict(mine: str, theirs: str) -> None:
-    subject, ours = arbiter(), write(mine)
-    assert meet(subject, ours, write(theirs)) == []
-    assert not ours.contested
+def meet(
+    subject: Arbiter,
+    mine: str,
+    theirs: str,
+    at: tuple[int, int] = (5, 1),
+    unit: Unit = K,
+    starts: tuple[int, int] = (10, 10),
+) -> Arbitration:
+    """A write of east and one of west, made at these times (us), leave a unit in doubt; its arbitration."""
+    ours = contender(mine, "east", at[0], at[0])
+    across = contender(theirs, "west", at[1], at[1])
+    subject.conflict(unit, judge(RULES, unit.key, ours, across), (ours, across), dict(zip(RULES.sites, starts)))
+    found = subject.covering(unit)
+    assert found is not None
+    return found
 
 
-@pytest.mark.parametrize(("mine", "theirs", "expected"), NOT_COMMUTING + [(b, a, u) for a, b, u in NOT_COMMUTING])
-def test_just_the_units_whose_value_depends_on_the_order_are_arbitrated(
-    mine: str, theirs: str, expected: set[Unit]
-) -> None:
-    ours, across = write(mine), write(theirs)
-    assert units(*meet(arbiter(), ours, across)) == expected
-    assert ours.contested
-    assert across.contested
+def arbiter() -> Arbiter:
+    return Arbiter(RULES, {"east": 100, "west": 200})
 
 
-def test_writes_of_which_one_had_seen_the_other_are_no_conflict() -> None:
-    mine = attrs.evolve(write("SET k v"), seen=stream_clock(0, 10))
-    assert meet(arbiter(), mine, write("SET k w", at=10)) == []
-
-
-@pytest.mark.parametrize(
-    ("mine", "theirs", "policy", "winner"),
-    [
-        (("SET k a", 5), ("SET k b", 4), "last-writer", "east"),
-        (("SET k a", 4), ("SET k b", 5), "last-writer", "west"),
-        (("SET k a", 5), ("SET k b", 5), "last-writer", "west"),
-        (("DEL k", 9), ("SET k b", 5), "last-writer", "west"),
-        (("SET k a", 1), ("DEL k", 5), "last-writer", "east"),
-        (("SET k a", 1), ("SET k b", 5), "east", "east"),
-        (("SET k a", 9), ("SET k b", 5), "west", "west"),
-    ],
-)
-def test_the_policy_chooses_the_winner_and_the_other_site_has_its_write_last(
-    mine: tuple[str, int], theirs: tuple[str, int], policy: str, winner: str
-) -> None:
-    for a, b, site in ((mine, theirs, "east"), (theirs, mine, "west")):  # whichever is read first
-        (found,) = meet(arbiter(policy), write(*a), write(*b), site)
-        assert found.winner is not None
-        assert found.winner.site == winner
-        assert found.authority == RULES.other(winner)
+def opened(subject: Arbiter, mine: str = "SET k a", theirs: str = "SET k b", unit: Unit = K) -> Arbitration:
+    """An arbitration whose authority is west, as east has won."""
+    found = meet(subject, mine, theirs, unit=unit)
+    assert found.authority == "west"
+    return found
 
 
 def test_recovery_must_read_every_write_of_it_again() -> None:
     subject = arbiter()
     assert subject.lowest("east", 90) == 90
-    meet(subject, write("SET k a", at=30), write("SET k b", at=70))
+    meet(subject, "SET k a", "SET k b", starts=(30, 70))
     assert (subject.lowest("east", 90), subject.lowest("west", 90)) == (30, 70)
-    meet(subject, write("SET k c", at=50), write("SET k d", at=20))
+    meet(subject, "SET k c", "SET k d", starts=(50, 20))
     assert (subject.lowest("east", 90), subject.lowest("west", 90)) == (30, 20)
+
+
+def test_a_write_without_a_start_is_read_again_from_where_its_site_has_been_read_to() -> None:
+    subject = arbiter()
+    subject.arbitrate(K, None, {"east": 30}, "east")
+    assert (subject.lowest("east", 500), subject.lowest("west", 500)) == (30, 200)
 
 
 def round_of(subject: Arbiter) -> int:
     (begun,) = subject.begin_rounds()
     return begun.number
-
-
-def opened(subject: Arbiter, line: str = "SET k a", other: str = "SET k b") -> Arbitration:
-    """An arbitration whose authority is west, as east has won."""
-    (found,) = meet(subject, write(line, 5), write(other, 1))
-    assert found.authority == "west"
-    return found
 
 
 def test_a_round_fences_restores_and_is_done() -> None:
@@ -161,12 +99,48 @@ def test_a_write_that_the_restore_may_overtake_makes_another_round() -> None:
     assert subject.restore_came_back(again) is found
 
 
+OPEN = st.lists(
+    st.sampled_from(
+        [K, element("hash", "a"), element("hash", "b"), element("set", "a"), Unit(0, b"k", TTL), Unit(0, b"other")]
+    ),
+    unique=True,
+)
+LINES = ["SET k v", "HSET k a 1", "HSET k b 1 c 2", "SADD k a", "SREM k a", "PERSIST k", "ZADD k 1 a", "DEL other"]
+
+
+@given(OPEN, OPEN, st.sampled_from([*LINES, "FLUSHALL"]))
+def test_just_the_units_that_a_write_touches_become_dirty(settled: list[Unit], open_: list[Unit], line: str) -> None:
+    subject = arbiter()
+    for unit in settled:  # what is over leaves nothing behind
+        subject.arbitrate(unit, None, {}, "west")
+    for begun in subject.begin_rounds():
+        settle(subject, begun)
+    for unit in open_:
+        subject.arbitrate(unit, None, {}, "west")
+    subject.begin_rounds()
+    write = operation(line)
+    subject.mark_dirty("east", 5, write)
+    touched = {a.unit for a in subject for w in write.footprint.writes if same_place(w, a.unit.as_write())}
+    assert {a.unit for a in subject if a.dirty} == touched
+
+
+def test_a_conflict_that_is_found_during_a_round_makes_another_round() -> None:
+    subject = arbiter()
+    found = opened(subject)
+    number = round_of(subject)
+    meet(subject, "APPEND k c", "APPEND k d")
+    assert found.dirty
+    subject.fence_came_back(number)
+    assert subject.restore_came_back(number) is None
+    assert round_of(subject) > number
+    assert not found.dirty
+
+
 def test_a_fence_at_a_site_that_is_the_authority_no_more_is_asked_again() -> None:
     subject = arbiter()
     opened(subject)
     number = round_of(subject)
-    meet(subject, write("SET k c", 6), write("SET k d", 9))
-    (found,) = subject
+    found = meet(subject, "SET k c", "SET k d", (6, 9))
     assert found.authority == "east"
     assert subject.fence_came_back(number) is None
     assert round_of(subject) > number
@@ -176,58 +150,256 @@ def test_a_fence_at_a_site_that_is_the_authority_no_more_is_asked_again() -> Non
 def test_the_authority_moves_only_for_a_winner_that_overwrites_the_unit() -> None:
     subject = arbiter()
     found = opened(subject)
-    meet(subject, write("APPEND k c", 6), write("APPEND k d", 9))
+    meet(subject, "APPEND k c", "APPEND k d", (6, 9))
     assert found.authority == "west"
-    meet(subject, write("SET k c", 6), write("SET k d", 9))
+    meet(subject, "SET k c", "SET k d", (6, 9))
     assert found.authority == "east"
-    meet(subject, write("SET k c", 7), write("SET k d", 8))
+    meet(subject, "SET k c", "SET k d", (7, 8))
     assert found.authority == "east"
 
 
 def test_a_whole_key_takes_in_its_elements() -> None:
     subject = arbiter()
-    opened(subject, "HSET k a 1", "HSET k a 2")
-    assert units(*meet(subject, write("HSET k b 1"), write("HSET k b 2"))) == {
-        element("hash", "a"),
-        element("hash", "b"),
-    }
+    a, b = element("hash", "a"), element("hash", "b")
+    opened(subject, "HSET k a 1", "HSET k a 2", a)
+    meet(subject, "HSET k b 1", "HSET k b 2", unit=b, starts=(3, 4))
+    assert units(*subject) == {a, b}
     number = subject.begin_rounds()[0].number
-    assert units(*meet(subject, write("DEL k"), write("HSET k c 2", 9))) == {K}
-    assert units(*meet(subject, write("HSET k d 1"), write("HSET k d 2"))) == {K}
+    whole = meet(subject, "DEL k", "HSET k c 2", (1, 9))
+    assert units(*subject) == {K}
+    assert whole.low == {"east": 3, "west": 4}, "a restart must find theirs again too"
+    assert meet(subject, "HSET k d 1", "HSET k d 2", unit=element("hash", "d")) is whole
     assert subject.fence_came_back(number) is None, "the rounds of its elements count no more"
+    assert subject.restore_came_back(number) is None
+
+
+def test_a_whole_key_overwritten_by_the_winner_forgets_who_was_right_about_its_elements() -> None:
+    subject = arbiter()
+    opened(subject, "HSET k a 1", "HSET k a 2", element("hash", "a"))
+    assert meet(subject, "APPEND k x", "SET k b", (1, 9)).authority == "east"
+    subject = arbiter()
+    opened(subject, "HSET k a 1", "HSET k a 2", element("hash", "a"))
+    assert meet(subject, "SET k b", "APPEND k x", (1, 9)).authority == "west", "what holds an element's winner stays"
 
 
 def test_an_element_of_a_key_of_another_type_is_settled_with_its_whole_key() -> None:
     subject = arbiter()
-    opened(subject, "HSET k a 1", "HSET k a 2")
+    opened(subject, "HSET k a 1", "HSET k a 2", element("hash", "a"))
     assert subject.begin_again(round_of(subject))
     assert units(*subject) == {K}
     assert not subject.begin_again(round_of(subject)), "there is nothing larger"
+    assert subject.begin_again(99), "a round that does not count any more"
 
 
 def test_a_write_computed_from_an_unequal_key_is_arbitrated_too() -> None:
     subject = arbiter()
     opened(subject)
-    copying = write("COPY k to", at=77)
-    subject.taint("east", copying, copying.operations[0])
+    subject.taint("east", 77, operation("COPY k to"))
     assert units(*subject) == {K, Unit(0, b"to")}
     assert {a.authority for a in subject} == {"west"}
-    plain = write("SET elsewhere v")
-    subject.taint("east", plain, plain.operations[0])
+    subject.taint("east", 78, operation("SET elsewhere v"))
     assert len(subject) == 2
+    tainted = subject.covering(Unit(0, b"to"))
+    assert tainted is not None
+    assert tainted.low == {"east": 77, "west": 200}
 
 
-def test_a_flush_that_meets_a_swap_cannot_be_settled_key_by_key_and_that_is_said() -> None:
-    subject = arbiter()
-    meet(subject, write("FLUSHDB"), write("SWAPDB 0 1"))
-    assert len(subject.unsettled) == 1
-    assert "crossed" in subject.unsettled[0]
+def test_what_was_computed_before_the_key_was_known_to_be_unequal_is_tainted_too() -> None:
+    meeting = Meeting()
+    meeting.read("east", write("COPY k to", at=10))
+    meeting.read("east", write("SET k a", at=20))
+    meeting.read("west", write("SET other b", at=10))
+    assert meeting.units == set()
+    meeting.arbiter.arbitrate(K, None, {}, "east")
+    meeting.arbiter.taint_pending(meeting.pending)
+    assert meeting.units == {K, Unit(0, b"to")}
+
+
+def test_a_taint_goes_on_to_what_was_computed_from_what_was_computed() -> None:
+    meeting = Meeting()
+    meeting.read("east", write("COPY k two", at=10))
+    meeting.read("east", write("COPY two three", at=20))
+    meeting.arbiter.arbitrate(K, None, {}, "east")
+    meeting.arbiter.taint_pending(meeting.pending)
+    assert meeting.units == {K, Unit(0, b"two"), Unit(0, b"three")}
 
 
 def test_conflicts_are_counted_and_repairs_are_not() -> None:
     subject = arbiter()
     opened(subject)
+    meet(subject, "HSET h a 1", "HSET h a 2", unit=Unit(0, b"h", ("hash", b"a")))
+    opened(subject, "SET k c", "SET k d")
     subject.arbitrate(Unit(0, b"repaired"), None, {}, "east")
-    assert (subject.found, len(subject)) == (1, 2)
+    assert (subject.found, len(subject)) == (2, 3)
     repaired = [a for a in subject if a.winner is None]
     assert repaired[0].low == {"east": 100, "west": 200}
+
+
+def test_the_rule_says_why_the_winner_beat_the_other_sites_write_and_not_an_older_one_of_its_own() -> None:
+    subject = arbiter()
+    meet(subject, "SET k a", "SET k b", (5, 1))
+    meet(subject, "SET k c", "SET k d", (6, 6))
+    (told,) = subject.take_told()
+    assert (told.winner, told.rule) == ("east", "order of the sites")
+
+
+# -- writes that fail at the other site
+def test_where_the_winner_failed_at_the_other_site_its_own_site_becomes_the_authority() -> None:
+    subject = arbiter()
+    found = opened(subject)
+    assert found.winner is not None
+    subject.failed("west", found.winner.clock, K.place)
+    subject.failed("east", stream_clock(0, 999), K.place)
+    subject.failed("east", found.winner.clock, (1, b"k"))
+    assert found.authority == "west", "that was another write"
+    subject.failed("east", found.winner.clock, K.place)
+    assert found.authority == "east"
+
+
+def test_a_winner_that_failed_at_the_other_site_does_not_stand_in_the_log_where_another_write_did_not_fail() -> None:
+    subject = arbiter()
+    found = opened(subject)
+    assert found.winner is not None
+    subject.failed("east", found.winner.clock, K.place)
+    settle(subject, found)
+    assert [(t.state, t.winner, t.rule) for t in subject.take_told()][-1] == ("settled", "west", "the other one failed")
+
+
+# -- rounds that fail
+def test_a_round_that_came_to_nothing_is_repeated_at_once() -> None:
+    subject = arbiter()
+    found = opened(subject)
+    number = round_of(subject)
+    subject.repeat(number)
+    assert round_of(subject) > number
+    assert subject.under_way(number) is None
+    assert subject.under_way(found.number) is found
+
+
+def test_the_other_site_may_become_the_authority_in_the_middle() -> None:
+    subject = arbiter()
+    found = opened(subject)
+    number = round_of(subject)
+    subject.fence_came_back(number)
+    assert subject.turn(number)
+    assert found.authority == "east"
+    assert not subject.turn(number), "that round counts no more"
+    assert round_of(subject) > number
+
+
+def test_what_cannot_be_settled_at_present_stays_open_and_is_tried_again_after_pauses_that_grow_to_a_bound() -> None:
+    subject, now_ms, pauses = arbiter(), 0, []
+    found = opened(subject)
+    for _ in range(9):
+        subject.put_off(round_of(subject), "the site refuses it")
+        assert (found.phase, found.stuck) == ("new", "the site refuses it")
+        subject.wake(now_ms)
+        assert subject.begin_rounds() == []
+        assert found.due_ms is not None
+        subject.wake(found.due_ms - 1)
+        assert subject.begin_rounds() == []
+        pauses.append(found.due_ms - now_ms)
+        now_ms = found.due_ms
+        subject.wake(now_ms)
+    assert pauses[0] == STUCK_MS_MIN
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == STUCK_MS_MAX
+    number = round_of(subject)
+    subject.fence_came_back(number)
+    assert subject.restore_came_back(number) is found
+
+
+def test_an_element_that_was_put_off_is_not_tried_again_once_its_key_has_taken_it_in() -> None:
+    subject = arbiter()
+    opened(subject, "HSET k a 1", "HSET k a 2", element("hash", "a"))
+    subject.put_off(round_of(subject), "why")
+    whole = meet(subject, "SET k a", "SET k b")
+    subject.wake(0)
+    subject.wake(STUCK_MS_MAX)
+    assert subject.begin_rounds() == [whole]
+
+
+# -- the log
+def settle(subject: Arbiter, arbitration: Arbitration) -> None:
+    """Its round comes to its end."""
+    subject.begin_rounds()
+    subject.fence_came_back(arbitration.number)
+    assert subject.restore_came_back(arbitration.number) is arbitration
+
+
+def test_a_conflict_is_told_when_it_is_found_and_again_when_it_is_settled() -> None:
+    subject = arbiter()
+    found = opened(subject)
+    (told,) = subject.take_told()
+    assert (told.number, told.state, told.winner, told.counts) == (1, "open", "east", {"east": 1, "west": 1})
+    meet(subject, "SET k c", "SET k d", (6, 9))
+    assert subject.take_told() == [], "it has one record for as long as it is open"
+    found.replaced, found.kept = Replaced("west", "absent", None, None, 0, ""), "digest"
+    settle(subject, found)
+    (told,) = subject.take_told()
+    assert (told.number, told.state, told.winner, told.counts) == (1, "settled", "west", {"east": 2, "west": 2})
+    assert (told.replaced, told.kept) == (found.replaced, "digest")
+    opened(subject, "SET k e", "SET k f")
+    assert [t.number for t in subject.take_told()] == [2]
+
+
+def test_what_is_told_counts_what_has_met_when_it_is_taken() -> None:
+    subject = arbiter()
+    opened(subject)
+    meet(subject, "SET k c", "SET k d", (6, 9))
+    assert [t.counts for t in subject.take_told()] == [{"east": 2, "west": 2}]
+
+
+def test_a_repair_is_no_conflict_and_is_not_told() -> None:
+    subject = arbiter()
+    subject.arbitrate(K, None, {}, "west")
+    (found,) = subject
+    settle(subject, found)
+    assert subject.take_told() == []
+    assert subject.unrecorded == 0
+
+
+def test_a_conflict_that_joins_a_repair_is_told() -> None:
+    subject = arbiter()
+    subject.arbitrate(K, None, {}, "west")
+    opened(subject)
+    assert [t.state for t in subject.take_told()] == ["open"]
+
+
+def test_conflicts_over_elements_that_their_key_took_in_are_settled_with_it() -> None:
+    subject = arbiter()
+    opened(subject, "HSET k a 1", "HSET k a 2", element("hash", "a"))
+    whole = meet(subject, "SET k a", "SET k b")
+    assert [(t.number, t.element) for t in subject.take_told()] == [(1, ("hash", b"a")), (2, None)]
+    settle(subject, whole)
+    assert [(t.number, t.state) for t in subject.take_told()] == [(2, "settled"), (1, "settled")]
+
+
+def test_until_the_log_has_a_conflict_recovery_reads_it_again_though_it_is_settled() -> None:
+    subject = arbiter()
+    found = meet(subject, "SET k a", "SET k b", starts=(30, 40))
+    subject.recorded([t.number for t in subject.take_told()])
+    assert subject.unrecorded == 0
+    assert subject.lowest("east", 90) == 30, "it is open"
+    settle(subject, found)
+    assert (subject.lowest("east", 90), subject.lowest("west", 90), subject.unrecorded) == (30, 40, 1)
+    subject.recorded([t.number for t in subject.take_told()])
+    subject.recorded([99])
+    assert (subject.lowest("east", 90), subject.lowest("west", 90), subject.unrecorded) == (90, 90, 0)
+
+
+def test_a_choice_that_was_not_certain_once_is_not_certain() -> None:
+    subject = arbiter()
+    meet(subject, "SET k a", "SET k b", (5, 5))
+    meet(subject, "SET k c", "SET k d", (6, 9))
+    (told,) = subject.take_told()
+    assert (told.winner, told.rule, told.certain) == ("west", "newest write", False)
+
+
+@pytest.mark.parametrize(("policy", "name"), [("last-writer", "last-writer"), ("west", "prefer:west")])
+def test_the_record_names_the_policy_of_its_key(policy: str, name: str) -> None:
+    rules = attrs.evolve(RULES, policies=(((b"k*",), policy),), policy="east")
+    meeting = Meeting(rules)
+    meeting.read("east", write("SET k a"))
+    meeting.read("west", write("SET k b"))
+    assert [t.policy for t in meeting.arbiter.take_told()] == [name]

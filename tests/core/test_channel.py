@@ -22,7 +22,7 @@ def test_a_new_channel_has_done_and_seen_nothing() -> None:
 
 def test_channels_share_nothing() -> None:
     one, other = channel("east"), channel("west")
-    one.failed.add(START)
+    one.failed[START] = (0,)
     one.counters.operations += 1
     assert (len(other.failed), other.counters.operations) == (0, 0)
     assert one != channel("east"), "a channel is itself, and not what it holds"

@@ -30,6 +30,7 @@ from bisync.testing.samples import SAMPLES
 
 CALLS = sorted({s.call for s in SAMPLES if s.call} | {normalise(s.call) for s in SAMPLES if s.call})
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "commands.md"
+WRITERS = (pathlib.Path(__file__).parent / "write-commands.txt").read_text().splitlines()
 
 
 def words(text: str) -> Args:
@@ -47,6 +48,21 @@ def test_each_command_has_one_row_and_its_name_may_be_in_any_case() -> None:
         found = row(name)
         assert found is not None and found.name == b"SET"
     assert row(b"NOSUCH") is None and not known((b"JSON.SET", b"k"))
+
+
+@pytest.mark.parametrize("line", [line for line in WRITERS if not line.startswith("#")])
+def test_every_command_of_every_server_has_a_row_and_its_keys(line: str) -> None:
+    *name, first, last, step = line.split()
+    found = row(name[0].encode())
+    assert found is not None
+    said = {
+        **{"1": (1, 1, 1), "2": (2, 2, 1), "1 2": (1, 2, 1), "2..": (2, -1, 1), "1..": (1, -1, 1)},
+        **{"1..-1": (1, -2, 1), "1../2": (1, -1, 2)},
+    }.get(found.keys)
+    if said is not None:
+        assert said == (int(first), int(last), int(step))
+    elif found.handling != "refused":  # a server says of these only where the first key is, or nothing
+        assert "#" in found.keys or found.keys in ("-", "SORT", "GEORADIUS", "XREADGROUP")
 
 
 def test_unknown_command_is_an_error_that_names_it() -> None:
@@ -132,6 +148,9 @@ def test_keys_of_a_migration_may_be_at_its_end() -> None:
         ("ZADD z XX INCR 1 a", "ZINCRBY z 1 a"),
         ("GEOADD g XX 1 2 a", "GEOADD g 1 2 a"),
         ("XADD x NOMKSTREAM MAXLEN = 5 1-1 f v", "XADD x MAXLEN = 5 1-1 f v"),
+        ("XADD x DELREF IDMP p 1 MINID 5 1-1 IDMP v", "XADD x DELREF MINID 5 1-1 IDMP v"),
+        ("XADD x idmpauto NOMKSTREAM 1-1 f v", "XADD x 1-1 f v"),
+        ("BLMOVEM a b LEFT RIGHT 0 COUNT 5 OBO", "LMOVEM a b LEFT RIGHT COUNT 5 OBO"),
         ("XADD x MAXLEN ~ 5 LIMIT 9 NOMKSTREAM 1-1 NOMKSTREAM v", "XADD x MAXLEN ~ 5 LIMIT 9 1-1 NOMKSTREAM v"),
     ],
 )
@@ -376,6 +395,10 @@ RENUMBERED = Scope(databases={0: 4, 1: 5})
         ("LMOVE a b LEFT RIGHT", "LPOP a"),
         ("LMOVE a b RIGHT RIGHT", "RPOP a"),
         ("RPOPLPUSH a b", "RPOP a"),
+        ("LMOVEM a b LEFT RIGHT EXACTLY 2 OBO", "LPOP a 2"),
+        ("XADD a 1-1 f v", "XADD a 1-1 f v"),
+        ("XADD a 1-1 * v", "XADD a 1-1 * v"),
+        ("XADD a MAXLEN = 5 * f v", None),
         ("SMOVE a b m", "SREM a m"),
         ("SMOVE b a m", "SADD a m"),
         ("SUNIONSTORE a1 a2 a3", "SUNIONSTORE a1 a2 a3"),

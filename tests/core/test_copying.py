@@ -1,12 +1,14 @@
 """The state of the full copy."""
 
-from bisync.core.copying import OLDEST_MS, Copying
+import pytest
+
+from bisync.core.copying import Copying
 from bisync.core.position import stream_clock
 
 
 def test_the_clocks_of_a_copys_keys_grow_and_stand_before_its_stream() -> None:
     copying = Copying()
-    copying.begin()
+    copying.begin(1)
     first, second = copying.next_clock(), copying.next_clock()
     assert first < second == copying.clock < stream_clock(copying.copy, 0)
     assert copying.keys == 2
@@ -14,17 +16,17 @@ def test_the_clocks_of_a_copys_keys_grow_and_stand_before_its_stream() -> None:
 
 def test_a_copy_that_begins_again_is_newer_than_all_of_the_one_that_broke_off() -> None:
     copying = Copying()
-    copying.begin()
+    copying.begin(1)
     before = stream_clock(copying.copy, 1 << 60)
     copying.ended = copying.finishing = True
-    copying.begin()
+    copying.begin(1)
     assert copying.next_clock() > before
     assert (copying.keys, copying.ended, copying.finishing) == (1, False, False)
 
 
 def test_it_may_finish_once_and_only_when_every_key_was_handed_in() -> None:
     copying = Copying()
-    copying.begin()
+    copying.begin(1)
     assert not copying.may_finish
     copying.ended = True
     assert copying.may_finish
@@ -34,5 +36,11 @@ def test_it_may_finish_once_and_only_when_every_key_was_handed_in() -> None:
     assert not copying.may_finish
 
 
-def test_a_copied_key_is_older_than_any_time() -> None:
-    assert OLDEST_MS < -(10**15)
+@pytest.mark.parametrize(("known", "epoch", "number"), [(0, 1, 1), (0, 7, 7), (7, 3, 8), (7, 8, 8), (7, 7, 8)])
+def test_a_copys_number_is_higher_than_that_of_every_copy_before_also_of_one_that_nobody_remembers(
+    known: int, epoch: int, number: int
+) -> None:
+    """A flush may take the tag away that told of a copy; but its number was an epoch or came after one."""
+    copying = Copying(known)
+    copying.begin(epoch)
+    assert copying.copy == number

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisync.core.floor import Floors
+from bisync.core.floor import Floors, Lows
 from bisync.core.position import Position
 from bisync.core.tag import Tag
 
@@ -69,3 +69,33 @@ def test_what_now_gives_is_a_copy() -> None:
     told = floors.now()
     floors.begin("east", at(99))
     assert told == {"east": at(10)}
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1000)), max_size=60), st.integers(1, 30))
+def test_the_lowest_offset_is_that_of_the_owners_that_live(steps: list[tuple[int, int]], sweep_at: int) -> None:
+    """Owners get lower offsets and go; asked at any time, the answer is that of looking at all."""
+    alive: dict[int, int] = {}
+    gone: set[int] = set()
+    lows: Lows[int] = Lows(lambda owner: owner in alive)
+    lows._sweep_at = sweep_at
+    for owner, offset in steps:
+        if owner in alive and offset % 3 == 0:
+            del alive[owner]
+            gone.add(owner)
+        if owner not in gone and offset <= alive.get(owner, offset):
+            alive[owner] = offset
+            lows.note(owner, {"east": offset})
+        assert lows.lowest("east", 500) == min([500, *alive.values()])
+    assert lows.lowest("west", 7) == 7
+
+
+def test_offsets_of_owners_that_have_gone_do_not_pile_up_behind_an_old_one() -> None:
+    alive = {0}
+    lows: Lows[int] = Lows(alive.__contains__)
+    lows.note(0, {"east": 1})
+    for owner in range(1, 10_000):
+        alive.add(owner)
+        lows.note(owner, {"east": 10 + owner})
+        alive.discard(owner)
+        assert lows.lowest("east", 1 << 40) == 1
+    assert len(lows._heaps["east"]) <= 1001

@@ -132,6 +132,17 @@ def test_after_what_wipes_come_the_tag_and_the_notes_again() -> None:
     assert flight.replies_of(1, inside) == inside[-2:]
 
 
+@given(st.lists(st.lists(st.integers(0, 2), max_size=5), max_size=5))
+def test_each_part_has_its_own_reply_wherever_a_database_is_selected(databases: list[list[int]]) -> None:
+    items = [
+        Item("write", [(d, pack(b"%d.%d" % (n, at))) for at, d in enumerate(ds)], 1) for n, ds in enumerate(databases)
+    ]
+    flight = link().send(items, stream_clock(0, 1), TAG, list)
+    results = [words[0] for words in words(flight.payload)[1:-4]]  # every command stands for its reply
+    for n, ds in enumerate(databases):
+        assert flight.answers(n, results) == [b"%d.%d" % (n, at) for at in range(len(ds))]
+
+
 def test_the_oldest_write_that_is_not_applied_is_known() -> None:
     subject = link()
     assert subject.first_write is None

@@ -27,7 +27,7 @@ def operation(line: str, rules: Rules = RULES, origin: str = "east", database: i
     return found
 
 
-@pytest.mark.parametrize("line", ["SET k v", "HSET h f v", "DEL a b", "RENAME a b", "PEXPIREAT k 1900000000000"])
+@pytest.mark.parametrize("line", ["SET k v", "HSET h f v", "RENAME a b", "PEXPIREAT k 1900000000000"])
 def test_a_plain_write_goes_on_as_the_bytes_it_came_as(line: str) -> None:
     assert operation(line, database=2).packed == pack(*line.encode().split(b" "))
     assert operation(line, database=2).target_database == 2
@@ -103,3 +103,21 @@ def test_only_what_sets_a_time_to_live_and_nothing_else_expires() -> None:
     assert operation("PERSIST k").expires
     assert not operation("SET k v PXAT 1900000000000").expires
     assert not operation("DEL k").expires
+
+
+@pytest.mark.parametrize("line", ["DEL a b", "UNLINK a", "del a", "GETDEL a"])
+def test_deletions_are_sent_in_small_letters(line: str) -> None:
+    """So a deletion in capitals within our echo is the server's own."""
+    name, *keys = line.lower().replace("getdel", "del").encode().split()
+    assert operation(line).packed == pack(name, *keys)
+
+
+def test_of_a_deletion_that_lost_some_keys_to_renewals_the_others_are_left() -> None:
+    deletion = operation("DEL a b c")
+    assert deletion.left is deletion
+    deletion.overruled |= {b"b"}
+    left = deletion.left
+    assert left is not None and (left.args, left.packed) == ((b"DEL", b"a", b"c"), pack(b"del", b"a", b"c"))
+    assert [place for place in left.written] == [(0, b"a"), (0, b"c")]
+    deletion.overruled |= {b"a", b"c"}
+    assert deletion.left is None

@@ -134,7 +134,7 @@ def test_counters_add_up(events: list[tuple[str, Command | None]]) -> None:
     pair = running()
     done = play(pair, events)
     assert int(value(pair, b"k0") or 0) == sum(AMOUNTS[c[0]](c) for _, c in done)  # type: ignore[call-overload]
-    assert not pair.conflicts
+    assert not pair.log
 
 
 @given(interleavings(pushes(keys(1))))
@@ -150,7 +150,7 @@ def test_adds_are_a_union_and_no_conflict(events: list[tuple[str, Command | None
     pair = running()
     done = play(pair, events)
     assert (value(pair, b"k0") or frozenset()) == {item for _, c in done for item in c[2:]}
-    assert not pair.conflicts
+    assert not pair.log
 
 
 def test_the_newest_write_stands() -> None:
@@ -162,7 +162,7 @@ def test_the_newest_write_stands() -> None:
         pair.write(newer, (b"SET", b"k", b"new of " + newer.encode()))
         pair.drain()
         assert value(pair, b"k", "east") == value(pair, b"k", "west") == b"new of " + newer.encode()
-    assert [c.winner for c in pair.conflicts] == ["west", "east"]
+    assert [c.winner for c in pair.log] == ["west", "east"]
 
 
 @pytest.mark.parametrize("preferred", SITES)
@@ -195,7 +195,7 @@ def test_writes_that_had_seen_each_other_are_no_conflict() -> None:
     for number in range(6):
         pair.write(SITES[number % 2], (b"SET", b"k", b"%d" % number))
         pair.drain()
-    assert not pair.conflicts
+    assert not pair.log
     assert value(pair, b"k", "west") == b"5"
 
 
@@ -233,7 +233,7 @@ def test_each_site_does_what_the_other_sites_clients_did_once_and_in_order(event
     assert commands_of(west, foreign=True) == commands_of(east, foreign=False)
     assert commands_of(east, foreign=True) == commands_of(west, foreign=False)
     assert len(commands_of(east, foreign=False) + commands_of(west, foreign=False)) == written
-    assert not pair.conflicts
+    assert not pair.log
 
 
 def test_bytes_that_a_killed_engine_left_behind_change_nothing() -> None:
@@ -578,7 +578,7 @@ def test_notes_are_gone_when_all_is_settled() -> None:
     for site in SITES:
         pair.write(site, (b"SET", b"k", site.encode()))
     pair.drain()
-    assert pair.conflicts
+    assert pair.log
     for site in SITES:
         assert pair.write(site, (b"EXISTS", open_key("job"))) == [0]
 
@@ -590,7 +590,7 @@ def test_a_hot_key_with_many_writes_at_both_sites_is_one_conflict() -> None:
             pair.write(site, (b"SET", b"k", b"%d of %s" % (number, site.encode())))
     pair.drain()
     assert pair.equal
-    assert len(pair.conflicts) == 1
+    assert len(pair.log) == 1
 
 
 def test_a_copy_is_finished_though_the_target_has_more_pending_than_its_bound() -> None:

@@ -73,7 +73,7 @@ def test_only_keys_in_scope_that_the_snapshot_lacks_are_stale() -> None:
     assert subject.stale(0, b"tmp:1") is None
     assert subject.stale(0, b"bisync:job:tag:forward") is None
     assert subject.stale(2, b"gone") is None
-    assert subject.stale(1, b"gone") == CopiedKey(1, b"gone", [(3, pack(b"UNLINK", b"gone"))], stale=True)
+    assert subject.stale(1, b"gone") == CopiedKey(1, b"gone", [(3, pack(b"unlink", b"gone"))], stale=True)
 
 
 def test_keys_are_remembered_only_where_that_is_needed() -> None:

@@ -17,7 +17,7 @@ tags = st.builds(
     engine=st.text("0123456789abcdef", min_size=8, max_size=8),
     applied=st.tuples(st.integers(0, 9), st.integers(0, 1), numbers),
     floors=st.dictionaries(st.sampled_from(["east", "west"]), positions),
-    copied=st.booleans(),
+    copied=numbers,
     rounds=st.lists(numbers, max_size=5).map(tuple),
 )
 
@@ -29,7 +29,7 @@ def test_a_tag_says_what_was_put_in(tag: Tag) -> None:
 
 def test_a_tag_is_small_and_readable() -> None:
     floors = {site: Position("0123456789" * 4, 123_456_789_012, 0) for site in ("east", "west")}
-    text = Tag("orders", 12, "9f3ab2c1", (1, 1, 123_456_789_012), floors, True).encode()
+    text = Tag("orders", 12, "9f3ab2c1", (1, 1, 123_456_789_012), floors, 12).encode()
     assert len(text) < 280
     assert b'"epoch":12' in text
 
@@ -52,3 +52,8 @@ def test_half_a_tag_is_no_tag(value: bytes) -> None:
 def test_a_tag_of_a_newer_version_says_so() -> None:
     with pytest.raises(BisyncError, match="version 2"):
         Tag.decode(Tag("j", 1, "e").encode().replace(b'"bisync":1', b'"bisync":2'))
+
+
+def test_the_tag_tells_which_copy_was_finished() -> None:
+    assert Tag.decode(Tag("j", 9, "e", copied=7).encode()).copied == 7
+    assert Tag.decode(Tag("j", 9, "e").encode()).copied == 0

@@ -14,6 +14,7 @@ import pytest
 
 from bisync.errors import StoreError
 from bisync.runtime import store as store_module
+from bisync.runtime import store_file
 from bisync.runtime.store import Event, StateChange, Store
 
 T = 1_700_000_000_000  # any time, in ms
@@ -159,8 +160,8 @@ class TestKeeping:
 
     def test_the_file_is_in_wal_mode_marked_as_ours_and_private(self, store: Store, path: pathlib.Path) -> None:
         assert raw(path, "PRAGMA journal_mode") == [("wal",)]
-        assert raw(path, "PRAGMA application_id") == [(store_module.APPLICATION_ID,)]
-        assert raw(path, "PRAGMA user_version") == [(store_module.VERSION,)]
+        assert raw(path, "PRAGMA application_id") == [(store_file.APPLICATION_ID,)]
+        assert raw(path, "PRAGMA user_version") == [(store_file.VERSION,)]
         assert [stat.S_IMODE(f.stat().st_mode) for f in path.parent.iterdir()] == [0o600] * len(
             list(path.parent.iterdir())
         )
@@ -211,7 +212,7 @@ class TestTransactions:
     def test_a_writer_that_waits_too_long_gets_an_error_and_may_try_again(
         self, path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(store_module, "BUSY_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(store_file, "BUSY_TIMEOUT_S", 0.05)
         with Store.open(path) as one, Store.open(path) as two:
             with one.transaction():
                 with pytest.raises(StoreError, match="database is locked") as e:
@@ -271,16 +272,16 @@ class TestRefusing:
 
     def test_a_newer_version(self, path: pathlib.Path) -> None:
         Store.open(path).close()
-        raw(path, "PRAGMA user_version = 2")
+        raw(path, "PRAGMA user_version = 3")
         content = path.read_bytes()
         text = refused(path)
-        assert "a newer version of bisync" in text and "have version 2, this bisync knows version 1" in text
+        assert "a newer version of bisync" in text and "have version 3, this bisync knows version 2" in text
         assert path.read_bytes() == content and len(list(path.parent.iterdir())) == 1
 
     def test_a_newer_version_that_is_still_in_the_wal_file(self, path: pathlib.Path) -> None:
         Store.open(path).close()
         db = sqlite3.connect(path, isolation_level=None)
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
         assert "a newer version of bisync" in refused(path)
         db.close()
 

@@ -78,7 +78,10 @@ def test_a_writer_killed_at_any_moment_leaves_whole_transactions_and_none_is_los
 
 
 def test_a_writer_killed_while_it_creates_the_file_does_no_harm(path: pathlib.Path) -> None:
-    code = "import pathlib, sys, sqlite3\nfrom bisync.runtime import store as m\n" + (
+    code = (
+        "import pathlib, sqlite3, sys\n"
+        "from bisync.runtime import store_file as m\n"
+        "from bisync.runtime.store import Store\n"
         "steps = int(sys.argv[2])\n"
         "class Db(sqlite3.Connection):\n"
         "    def execute(self, *a):\n"
@@ -88,7 +91,7 @@ def test_a_writer_killed_while_it_creates_the_file_does_no_harm(path: pathlib.Pa
         "        return super().execute(*a)\n"
         "real = sqlite3.connect\n"
         "m.sqlite3.connect = lambda *a, **k: real(*a, factory=Db, **k)\n"
-        "m.Store.open(pathlib.Path(sys.argv[1])).close()\n"
+        "Store.open(pathlib.Path(sys.argv[1])).close()\n"
     )
     results = []
     for steps in range(0, 40, 3):

@@ -11,14 +11,15 @@ as bytes, the name first and in any case, and stands in a numbered database.
 
 from bisync.core.commands.commuting import commute, deletes
 from bisync.core.commands.document import document
-from bisync.core.commands.expiry import absolute_expiry, may_expire, put_off
+from bisync.core.commands.expiry import absolute_expiry, expiry_of, may_expire, put_off
 from bisync.core.commands.keys import Args
-from bisync.core.commands.places import EVERY_KEY, TTL, Footprint, Write, same_place
+from bisync.core.commands.places import EVERY_KEY, FUNCTIONS, TTL, Footprint, Write, same_place
 from bisync.core.commands.scope import Crossing, Restricted, ScopeLike, restrict
 from bisync.core.commands.table import ROWS, Row, known_row, row
 
 __all__ = [
     "EVERY_KEY",
+    "FUNCTIONS",
     "ROWS",
     "TTL",
     "Args",
@@ -32,6 +33,7 @@ __all__ = [
     "commute",
     "deletes",
     "document",
+    "expiry_of",
     "footprint",
     "key_positions",
     "known",

@@ -3,7 +3,8 @@
 The claim is: from every state in which each of the two would take effect alone, both orders end in the same data, times
 to live included, and neither fails in one order only. (A command that has no effect does not reach the stream.) One
 exception, which the counters' owners accept: two increments that fit alone but not together overflow at the site where
-they meet, and an error there is settled as unequal values are.
+they meet, and an error there is settled as unequal values are. Another one: of two equal FUNCTION DELETE the second
+fails, at both sites.
 
 What is not certain is False. Tests prove every claim on a real server.
 """
@@ -11,20 +12,19 @@ What is not certain is False. Tests prove every claim on a real server.
 from collections.abc import Callable
 
 from bisync.core.commands.keys import Args
-from bisync.core.commands.normal import zadd_options_end
+from bisync.core.commands.normal import named_fields, zadd_options_end
 from bisync.core.commands.places import EVERY_KEY, Footprint
 from bisync.core.commands.table import Row, row
 
 _Place = tuple[int, bytes]
 
-_KEEPS_EXPIRY = frozenset(("updates", "counts", "pushes", "sets bit", "registers", "adds"))
+KEEPS_EXPIRY = frozenset(("updates", "counts", "pushes", "sets bit", "registers", "adds", "expires fields"))
 """Changes that neither delete a key nor touch the time to live of one that exists: they do not care about EXPIRE."""
 
 _DELETES = frozenset((b"DEL", b"UNLINK", b"GETDEL", b"DELEX", b"DELIFEQ", b"FLUSHDB", b"FLUSHALL"))
 
 _ABSOLUTE_EXPIRY = frozenset((b"PEXPIREAT", b"EXPIREAT", b"PERSIST"))
-_WHOLE_ASSIGNMENTS = frozenset((b"DEL", b"UNLINK", b"SET", b"MSET", b"RESTORE"))
-_MESSAGES = frozenset((b"PUBLISH", b"SPUBLISH"))
+_WHOLE_ASSIGNMENTS = frozenset((b"DEL", b"UNLINK", b"SET", b"MSET", b"MSETEX", b"RESTORE"))
 _COUNTED = b"HINCRBY"  # stands for the value of a field: that of an HSET is a pair
 
 
@@ -39,7 +39,9 @@ def commute(p: Args, p_database: int, q: Args, q_database: int) -> bool:
     if ours is None or theirs is None or "refused" in (ours.handling, theirs.handling):
         return False
     if "nothing" in (ours.change, theirs.change):
-        return ours is not theirs or ours.name in _MESSAGES or p[1:] == q[1:]
+        return True  # a message, a script: no data
+    if "functions" in (ours.change, theirs.change):
+        return ours is not theirs or _functions(p, q)
     mine, other = ours.footprint(p, p_database), theirs.footprint(q, q_database)
     a, b = {(w.database, w.key) for w in mine.writes}, {(w.database, w.key) for w in other.writes}
     if EVERY_KEY in a or EVERY_KEY in b:
@@ -54,6 +56,29 @@ def commute(p: Args, p_database: int, q: Args, q_database: int) -> bool:
 
 def _untouched(reads: tuple[_Place, ...], written: set[_Place]) -> bool:
     return EVERY_KEY not in reads and written.isdisjoint(reads)
+
+
+def _functions(p: Args, q: Args) -> bool:
+    """Equal ones; one library loaded and another deleted, or two deleted.
+
+    Two libraries that are loaded may define a function of one name, and then the second is refused.
+    """
+    ours, theirs = p[1].upper(), q[1].upper()
+    if ours == theirs and (p[2:] == q[2:] or ours == b"FLUSH"):
+        return True
+    if b"DELETE" not in (ours, theirs) or not {ours, theirs} <= {b"LOAD", b"DELETE"}:
+        return False
+    mine, other = _library(p), _library(q)
+    return mine is not None and other is not None and mine != other
+
+
+def _library(args: Args) -> bytes | None:
+    """Which library FUNCTION LOAD and FUNCTION DELETE are about; None where the code does not say it plainly."""
+    if args[1].upper() == b"DELETE":
+        return args[2]
+    words = args[-1].split(b"\n", 1)[0].split()
+    names = [word[5:] for word in words if word[:5].lower() == b"name="]
+    return names[0] if len(names) == 1 and names[0].replace(b"_", b"").isalnum() else None
 
 
 def _commute_wide(ours: Row, mine: Footprint, theirs: Row, other: Footprint) -> bool:
@@ -87,8 +112,10 @@ def _commute_on_shared_keys(ours: Row, p: Args, theirs: Row, q: Args, database: 
     kinds = {ours.change, theirs.change}
     if "expires" in kinds:
         if len(kinds) == 2:
-            return kinds - {"expires"} <= _KEEPS_EXPIRY
+            return kinds - {"expires"} <= KEEPS_EXPIRY
         return ours.name == theirs.name and ours.name in _ABSOLUTE_EXPIRY and p[1:] == q[1:]
+    if "expires fields" in kinds:
+        return ours.family == theirs.family and kinds <= _OF_FIELDS and _fields(ours, p, theirs, q)
     if len(kinds) > 1:
         return False
     rule = _RULES.get(ours.change)
@@ -126,14 +153,36 @@ def _adds(ours: Row, p: Args, theirs: Row, q: Args) -> bool:
     """Elements of one type: those that both name must become the same."""
     if ours.family != theirs.family:
         return False
-    mine, other = _elements(ours.name, p), _elements(theirs.name, q)
+    mine, other = elements_after(ours.name, p), elements_after(theirs.name, q)
     return all(mine[e] is not None and mine[e] == other[e] for e in mine.keys() & other.keys())
 
 
-def _elements(name: bytes, args: Args) -> dict[bytes, object]:
+_OF_FIELDS = frozenset(("expires fields", "adds", "removes elements"))
+
+
+def _fields(ours: Row, p: Args, theirs: Row, q: Args) -> bool:
+    """At least one of the two gives times to live to fields that exist: they must be others, or get the same one."""
+    mine, other = _field_outcomes(ours, p), _field_outcomes(theirs, q)
+    return all(mine[f] is not None and mine[f] == other[f] for f in mine.keys() & other.keys())
+
+
+def _field_outcomes(row: Row, args: Args) -> dict[bytes, object]:
+    """The time to live that each field gets; None where it depends on what was there, or gets more than that."""
+    if row.change == "adds":
+        return dict.fromkeys(elements_after(row.name, args))
+    if row.change == "removes elements":
+        return dict.fromkeys(args[2:])
+    first, end = named_fields(args, 2, 1)
+    plain = args[2] if row.name == b"HPEXPIREAT" and first == 5 and end == len(args) else None
+    return dict.fromkeys(args[first:end], b"persist" if row.name == b"HPERSIST" else plain)
+
+
+def elements_after(name: bytes, args: Args) -> dict[bytes, object]:
     """What each element becomes; None where that depends on what it was."""
     if name in (b"HSET", b"HMSET", b"HSETNX"):
         return {field: (value,) for field, value in zip(args[2::2], args[3::2], strict=True)}
+    if name == b"HSETEX":
+        return _extended_fields(args)
     if name == b"SADD":
         return dict.fromkeys(args[2:], True)
     if name == b"ZADD":
@@ -147,14 +196,24 @@ def _elements(name: bytes, args: Args) -> dict[bytes, object]:
     return {args[3] if name == b"ZINCRBY" else args[2]: None}
 
 
+def _extended_fields(args: Args) -> dict[bytes, object]:
+    """HSETEX key [PXAT ms|KEEPTTL|...] FIELDS n field value ...: without an option it does what HSET does"""
+    first, end = named_fields(args, 2, 2)
+    options = [a.upper() for a in (*args[2 : first - 2], *args[end:])]
+    fields = dict(zip(args[first:end:2], args[first + 1 : end : 2], strict=True))
+    if not options or (len(options) == 2 and options[0] == b"PXAT"):
+        return {field: (value, *options) for field, value in fields.items()}
+    return dict.fromkeys(fields)
+
+
 def _assigns(ours: Row, p: Args, theirs: Row, q: Args) -> bool:
-    mine, other = _values(ours.name, p), _values(theirs.name, q)
+    mine, other = values_after(ours.name, p), values_after(theirs.name, q)
     if mine is None or other is None:
         return False
     return all(mine[key] == other[key] for key in mine.keys() & other.keys())
 
 
-def _values(name: bytes, args: Args) -> dict[bytes, Args] | None:
+def values_after(name: bytes, args: Args) -> dict[bytes, Args] | None:
     """What each key becomes; None where that depends on the moment or on what it was."""
     if name not in _WHOLE_ASSIGNMENTS:
         return None
@@ -162,6 +221,12 @@ def _values(name: bytes, args: Args) -> dict[bytes, Args] | None:
         return dict.fromkeys(args[1:], ())
     if name == b"MSET":
         return {key: (b"SET", value) for key, value in zip(args[1::2], args[2::2], strict=True)}
+    if name == b"MSETEX":
+        end = 2 + 2 * int(args[1])
+        options = [a.upper() for a in args[end:]]
+        if not _plain(options):
+            return None
+        return {key: (b"SET", value, *options) for key, value in zip(args[2:end:2], args[3:end:2], strict=True)}
     options = [a.upper() for a in args[3:]]
     if name == b"RESTORE":
         absolute = b"ABSTTL" in options or args[2] == b"0"

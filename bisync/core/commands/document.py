@@ -15,8 +15,9 @@ What bisync knows of each command that can stand in a Redis replication stream. 
     .venv/bin/python -c "from bisync.core.commands import document; print(document(), end='')" > docs/commands.md
 
 A stream holds effects, not what clients typed: SPOP arrives as SREM, EXPIRE as PEXPIREAT, a script as its writes. A
-command that is not on this page stops the job with an error (or is set aside, if the job file says so), because nobody
-can tell which keys it writes.
+command that is not on this page (those of modules are not) stops the job with an error, or is set aside if the job file
+says so, because nobody can tell which keys it writes. What happens when two of them meet at one key is in
+[conflicts.md](conflicts.md).
 
 **Handling.** *copied*: applied at the other site as it is. *changed*: first brought into the form in the next column,
 because it did succeed and its condition must not be asked again. *refused*: never copied, for the reason given.
@@ -35,6 +36,7 @@ _FAMILIES = {
     "zset": "Sorted sets",
     "stream": "Streams",
     "vector": "Vector sets",
+    "array": "Arrays",
     "keys": "Keys of any type",
     "server": "Databases, functions and messages",
     "control": "The stream itself",

@@ -4,10 +4,11 @@ Servers before 7.0 send an expiry as the client gave it, and a time counted from
 at the other site. From 7.0 on the stream holds PEXPIREAT and PXAT, and all of this leaves the command alone.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 
 from bisync.core.commands.keys import Args
-from bisync.core.commands.normal import SET_COMPARISONS
+from bisync.core.commands.normal import SET_COMPARISONS, named_fields
 
 _TO_MS: Mapping[bytes, tuple[int, bool]] = {
     b"EX": (1000, True),
@@ -41,8 +42,8 @@ LATE_MARGIN_MS, LATE_GRACE_MS = 1_000, 60_000
 def put_off(args: Args, now_ms: int) -> Args:
     """The command, in its absolute form, with an expiry that is over put off to a little later than `now_ms`.
 
-    The source says itself when the key is gone, with a DEL, or has renewed it meanwhile. A target that deleted the key
-    on arrival would lose the renewal that follows.
+    The source says itself when the key (or the field) is gone, with a DEL (HDEL), or has renewed it meanwhile. A target
+    that deleted it on arrival would lose the renewal that follows.
     """
     at = _expiry_at(args)
     if at is None or not args[at].isdigit() or not 0 < int(args[at]) <= now_ms + LATE_MARGIN_MS:
@@ -51,13 +52,43 @@ def put_off(args: Args, now_ms: int) -> Args:
 
 
 def _expiry_at(args: Args) -> int | None:
-    """Where the Unix time in ms of a key's expiry stands."""
+    """Where the Unix time in ms of an expiry stands."""
     name = args[0].upper()
-    if name == b"PEXPIREAT" or (name == b"RESTORE" and b"ABSTTL" in args[4:]):
+    if name in (b"PEXPIREAT", b"HPEXPIREAT") or (name == b"RESTORE" and b"ABSTTL" in args[4:]):
         return 2
-    if name == b"SET" and len(args) > 4:
-        return next((n + 1 for n in range(3, len(args) - 1) if args[n].upper() == b"PXAT"), None)
-    return None
+    if name == b"SET":
+        options: Iterable[int] = range(3, len(args) - 1)
+    elif name == b"MSETEX":
+        options = range(2 + 2 * int(args[1]), len(args) - 1)
+    elif name == b"HSETEX":
+        first, end = named_fields(args, 2, 2)
+        options = (*range(2, first - 2), *range(end, len(args) - 1))
+    else:
+        return None
+    return next((n + 1 for n in options if args[n].upper() == b"PXAT"), None)
+
+
+def expiry_of(args: Args) -> float | None:
+    """When the key expires after this command, which does nothing else: Unix time in ms, `math.inf` for never.
+
+    None for every other command: one that sets no time to live, one that writes a value too, and one whose time counts
+    from the moment when it is run (see `absolute_expiry`). HPEXPIREAT and HPERSIST say it of fields.
+    """
+    name, at = args[0].upper(), 2
+    if name in (b"PERSIST", b"HPERSIST"):
+        return math.inf
+    if name == b"GETEX":
+        option = args[2].upper() if len(args) > 2 else b""
+        if option == b"PERSIST":
+            return math.inf
+        name, at = {b"PXAT": b"PEXPIREAT", b"EXAT": b"EXPIREAT"}.get(option, b""), 3
+    unit_ms = {b"PEXPIREAT": 1, b"HPEXPIREAT": 1, b"EXPIREAT": 1000, b"HEXPIREAT": 1000}.get(name)
+    if unit_ms is None or len(args) <= at:
+        return None
+    try:
+        return int(args[at]) * unit_ms
+    except ValueError:
+        return None
 
 
 def may_expire(name: bytes) -> bool:

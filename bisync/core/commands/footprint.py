@@ -2,7 +2,7 @@
 
 `overwrites` is claimed only where the outcome of the place is the same whatever was there before, provided that the
 command succeeds. Whatever is subtle writes the whole key and overwrites nothing: a false alarm costs one round, a
-missed conflict leaves the sites unequal.
+missed conflict leaves the sites unequal. The time to live of a field (Redis 7.4, Valkey 9) is a part of that field.
 
 Two traps, both about the time to live of hashes, sets and sorted sets:
 - Removing the last element deletes the key, and its time to live with it. So each removal of elements writes the time
@@ -17,8 +17,8 @@ from collections.abc import Callable
 import attrs
 
 from bisync.core.commands.keys import Args, Finder, only_first
-from bisync.core.commands.normal import ZADD_CONDITIONS, zadd_options_end
-from bisync.core.commands.places import EVERY_KEY, TTL, Footprint, Write
+from bisync.core.commands.normal import ZADD_CONDITIONS, named_fields, zadd_options_end
+from bisync.core.commands.places import EVERY_KEY, FUNCTIONS, TTL, Footprint, Write
 
 Maker = Callable[[Args, int], Footprint]
 """From a command and the database it ran in to its footprint."""
@@ -77,6 +77,30 @@ def _element(kind: str, at: int) -> Callable[[Finder], Maker]:
         return Footprint((Write(database, args[1], (kind, args[at]), False),), ())
 
     return lambda find: footprint
+
+
+def _extended_fields(find: Finder) -> Maker:
+    """HSETEX: a value and a time to live for each field; with KEEPTTL the old time to live stays."""
+
+    def footprint(args: Args, database: int) -> Footprint:
+        first, end = named_fields(args, 2, 2)
+        overwrites = not any(a.upper() == b"KEEPTTL" for a in (*args[2:first], *args[end:]))
+        return Footprint(
+            tuple(Write(database, args[1], ("hash", f), overwrites) for f in args[first:end:2]),
+            (),
+        )
+
+    return footprint
+
+
+def _expiring_fields(find: Finder) -> Maker:
+    """HPEXPIREAT key time ... FIELDS n field ..., HPERSIST key FIELDS n field ..., HGETEX key ... FIELDS n field ..."""
+
+    def footprint(args: Args, database: int) -> Footprint:
+        first, end = named_fields(args, 2, 1)
+        return Footprint(tuple(Write(database, args[1], ("hash", f), False) for f in args[first:end]), ())
+
+    return footprint
 
 
 def _removed_elements(kind: str) -> Callable[[Finder], Maker]:
@@ -229,6 +253,17 @@ def _swap(find: Finder) -> Maker:
     return lambda args, database: Footprint((Write(*EVERY_KEY, None, False, (int(args[1]), int(args[2]))),), ())
 
 
+def _functions(find: Finder) -> Maker:
+    """FUNCTION LOAD|DELETE|RESTORE|FLUSH: all libraries are one place, as no two may define functions of one name."""
+
+    def footprint(args: Args, database: int) -> Footprint:
+        words = [a.upper() for a in args[1:]]
+        overwrites = words[:1] == [b"FLUSH"] or (words[:1] == [b"RESTORE"] and words[2:3] == [b"FLUSH"])
+        return Footprint((Write(*FUNCTIONS, None, overwrites),), ())
+
+    return footprint
+
+
 def _nothing(find: Finder) -> Maker:
     return lambda args, database: _NOWHERE
 
@@ -240,11 +275,16 @@ EFFECTS: dict[str, Effect] = {
     "removes": Effect("each key is deleted", "assigns", _whole(True)),
     "updates": Effect("the key is changed in place; it keeps its time to live", "updates", _whole(False)),
     "counts": Effect("a number is added to the key's", "counts", _whole(False)),
+    "adds entry": Effect("an entry is added to a stream; one that was taken already is left out", "updates",
+                         _whole(False)),
     "pushes": Effect("items are added at one end of a list", "pushes", _whole(False)),
     "sets bit": Effect("one bit of the key is set", "sets bit", _whole(False)),
     "registers": Effect("elements are counted in a HyperLogLog", "registers", _whole(False)),
     "changes": Effect("each key is changed in place, and may be deleted when it is empty", "changes", _whole(False)),
     "sets fields": Effect("the fields named have new values", "adds", _elements("hash", 2, 2)),
+    "sets fields, expiring": Effect("the fields named have new values and times to live", "adds", _extended_fields),
+    "expires fields": Effect("the times to live of the fields named are set or taken away", "expires fields",
+                             _expiring_fields),
     "counts field": Effect("a number is added to the field's", "adds", _element("hash", 2)),
     "updates field": Effect("the field is changed", "adds", _element("hash", 2)),
     "removes fields": Effect("the fields named are gone; a key without fields is deleted", "removes elements",
@@ -270,6 +310,7 @@ EFFECTS: dict[str, Effect] = {
     "runs": Effect("any of the keys may be changed, from any of them", "moves", _script),
     "empties all": Effect("every key of every database is deleted", "empties", _flush_all),
     "empties database": Effect("every key of the database is deleted", "empties", _flush_database),
+    "functions": Effect("libraries of functions are loaded or deleted", "functions", _functions),
     "swaps": Effect("every key of two databases changes places", "swaps", _swap),
 }  # fmt: skip
 """By the word that the table uses."""

@@ -4,7 +4,7 @@ The table writes it in a small notation: `1` is one key, `1 2` two, `1..` all wo
 last word, `1../2` every second word, `#2` as many keys as word 2 says, right after it, `#1/2` the same, each with a
 value, `1 #2` a key and such a list. A few commands have their keys behind options and stand there by their own name:
 `SORT`, `GEORADIUS`, `MIGRATE`, `XREADGROUP`.
-Source: the key specifications in the `COMMAND` reply of Redis 7.0.
+Source: the key specifications in the `COMMAND` replies of Redis 7.0 to 8.10 and Valkey 8.1 to 9.1.
 """
 
 import re
@@ -85,7 +85,7 @@ def _migrate(args: Args) -> list[int]:
 
 
 def _xreadgroup(args: Args) -> list[int]:
-    """XREADGROUP GROUP group consumer [COUNT n] [BLOCK ms] [NOACK] STREAMS key ... id ..."""
+    """XREADGROUP GROUP group consumer [COUNT n] [BLOCK ms] [NOACK] [CLAIM ms] STREAMS key ... id ..."""
     at = next((n for n in range(4, len(args)) if args[n].upper() == b"STREAMS"), len(args))
     return list(range(at + 1, at + 1 + (len(args) - at - 1) // 2))
 

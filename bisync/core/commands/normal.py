@@ -56,11 +56,53 @@ def _plain_msetex(args: Args) -> Args:
     return (*args[:end], *kept) if len(kept) < len(args) - end else args
 
 
+def named_fields(args: Args, options_at: int, width: int) -> tuple[int, int]:
+    """Where in a command with `FIELDS n ...` the fields stand: the first one, and the word after the last.
+
+    `width` is the number of words for each field, its value included. The options before it and after it begin at
+    `options_at`. Both are the number of words where there is no such part.
+    """
+    at = options_at
+    while at < len(args) - 1:
+        option = args[at].upper()
+        if option == b"FIELDS":
+            return at + 2, min(len(args), at + 2 + int(args[at + 1]) * width)
+        at += 2 if option in _WITH_VALUE else 1
+    return len(args), len(args)
+
+
+_FIELD_CONDITIONS = frozenset((b"NX", b"XX", b"FNX", b"FXX"))  # those of the key are Valkey's
+
+
 def _plain_hsetex(args: Args) -> Args:
-    """HSETEX key [FNX|FXX] [EX s|...|KEEPTTL] FIELDS n field value ...: one condition for all the fields"""
-    end = next((n for n in range(2, len(args)) if args[n].upper() == b"FIELDS"), len(args))
-    kept = [a for a in args[2:end] if a.upper() not in (b"FNX", b"FXX")]
-    return (*args[:2], *kept, *args[end:]) if len(kept) < end - 2 else args
+    """HSETEX key [NX|XX] [FNX|FXX] [EX s|...|KEEPTTL] FIELDS n field value ...: conditions for all fields together"""
+    first, end = named_fields(args, 2, 2)
+    before = [a for a in args[2 : first - 2] if a.upper() not in _FIELD_CONDITIONS]
+    after = [a for a in args[end:] if a.upper() not in _FIELD_CONDITIONS]
+    kept = (*args[:2], *before, *args[first - 2 : end], *after)
+    return kept if len(kept) < len(args) else args
+
+
+_EXPIRE_CONDITIONS = frozenset((b"NX", b"XX", b"GT", b"LT"))
+
+
+def _plain_hexpire(args: Args) -> Args:
+    """HPEXPIREAT key time [NX|XX|GT|LT] FIELDS n field ...: the condition is asked of each field"""
+    first, end = named_fields(args, 3, 1)
+    if end - first != 1 or len(args) == 6:
+        return args
+    return (*args[:3], *args[first - 2 : end])
+
+
+def _plain_hgetex(args: Args) -> Args:
+    """HGETEX key [PXAT ms|PERSIST|EX s|...] FIELDS n field ...: the relative forms stay, see `expiry`"""
+    first, end = named_fields(args, 2, 1)
+    options = [*args[2 : first - 2], *args[end:]]
+    if len(options) == 2 and options[0].upper() == b"PXAT":
+        return (b"HPEXPIREAT", args[1], options[1], *args[first - 2 : end])
+    if [o.upper() for o in options] == [b"PERSIST"]:
+        return (b"HPERSIST", args[1], *args[first - 2 : end])
+    return args
 
 
 def _three_words(args: Args) -> Args:
@@ -148,22 +190,51 @@ def _popped_many(names: dict[bytes, bytes], count_at: int) -> Normaliser:
 
 _ENDS = {b"LEFT": b"LPOP", b"RIGHT": b"RPOP"}
 _EXTREMES = {b"MIN": b"ZPOPMIN", b"MAX": b"ZPOPMAX"}
-_XADD_VALUES = {b"MAXLEN": 1, b"MINID": 1, b"LIMIT": 1}
-_XADD_FLAGS = frozenset((b"KEEPREF", b"DELREF", b"ACKED"))
+_XADD_OPTIONS = {
+    **{b"MAXLEN": 2, b"MINID": 2, b"LIMIT": 2, b"KEEPREF": 1, b"DELREF": 1, b"ACKED": 1},
+    **{b"NOMKSTREAM": 1, b"IDMP": 3, b"IDMPAUTO": 2},
+}
+"""The words of each option, itself included."""
+_XADD_CONDITIONS = frozenset((b"NOMKSTREAM", b"IDMP", b"IDMPAUTO"))
+
+
+def _xadd_options(args: Args) -> list[Args]:
+    """XADD key [NOMKSTREAM] [KEEPREF|...] [IDMP p i|...] [MAXLEN|MINID [=|~] threshold [LIMIT n]] id field value ..."""
+    options, at = [], 2
+    while at < len(args) and (option := args[at].upper()) in _XADD_OPTIONS:
+        size = _XADD_OPTIONS[option]
+        if option in (b"MAXLEN", b"MINID") and args[at + 1] in (b"=", b"~"):
+            size += 1
+        options.append(args[at : at + size])
+        at += size
+    return options
+
+
+def xadd_id_at(args: Args) -> int:
+    """The index of the id in an XADD."""
+    return 2 + sum(len(option) for option in _xadd_options(args))
 
 
 def _plain_xadd(args: Args) -> Args:
-    """XADD key [NOMKSTREAM] [KEEPREF|...] [MAXLEN|MINID [=|~] threshold [LIMIT n]] id field value ..."""
-    at = 2
-    while at < len(args):
-        option = args[at].upper()
-        if option == b"NOMKSTREAM":
-            return args[:at] + args[at + 1 :]
-        if option in (b"MAXLEN", b"MINID") and args[at + 1] in (b"=", b"~"):
-            at += 1
-        if option not in _XADD_VALUES and option not in _XADD_FLAGS:
-            break
-        at += 1 + _XADD_VALUES.get(option, 0)
+    """Without IDMP, which servers refuse from a client that gives the id; what was taken before is not in a stream."""
+    options = _xadd_options(args)
+    kept = [word for option in options if option[0].upper() not in _XADD_CONDITIONS for word in option]
+    end = 2 + sum(len(option) for option in options)
+    return (*args[:2], *kept, *args[end:]) if len(kept) < end - 2 else args
+
+
+def _plain_blmovem(args: Args) -> Args:
+    """BLMOVEM source destination LEFT|RIGHT LEFT|RIGHT timeout [COUNT|EXACTLY n OBO|BULK]"""
+    return (b"LMOVEM", *args[1:5], *args[6:])
+
+
+def _plain_function(args: Args) -> Args:
+    """FUNCTION LOAD code, FUNCTION RESTORE payload [FLUSH|APPEND|REPLACE]: no library was in their way"""
+    asked = args[1].upper() if len(args) > 1 else b""
+    if asked == b"LOAD" and len(args) == 3:
+        return (*args[:2], b"REPLACE", args[2])
+    if asked == b"RESTORE" and (len(args) == 3 or args[3].upper() == b"APPEND"):
+        return (*args[:3], b"REPLACE")
     return args
 
 
@@ -193,7 +264,9 @@ NORMALISERS: dict[str, tuple[Normaliser, str]] = {
     "GETEX": (_getex, "PEXPIREAT, EXPIREAT or PERSIST"),
     "plain SET": (_plain_set, "without NX, XX, GET, IFEQ, IFNE, IFDEQ, IFDNE"),
     "plain MSETEX": (_plain_msetex, "without NX, XX"),
-    "plain HSETEX": (_plain_hsetex, "without FNX, FXX"),
+    "plain HSETEX": (_plain_hsetex, "without NX, XX, FNX, FXX"),
+    "plain HPEXPIREAT": (_plain_hexpire, "with one field: without NX, XX, GT, LT"),
+    "HPEXPIREAT": (_plain_hgetex, "HPEXPIREAT or HPERSIST"),
     "no flags": (_three_words, "without NX, XX, GT, LT"),
     "plain ZADD": (
         _scored(2),
@@ -202,6 +275,8 @@ NORMALISERS: dict[str, tuple[Normaliser, str]] = {
     "plain GEOADD": (_scored(3), "without CH; with one member: without NX, XX"),
     "COPY": (_with_replace(b"COPY", 3), "with REPLACE"),
     "RESTORE": (_with_replace(b"RESTORE", 4), "RESTORE with REPLACE"),
-    "plain XADD": (_plain_xadd, "without NOMKSTREAM"),
+    "plain XADD": (_plain_xadd, "without NOMKSTREAM, IDMP, IDMPAUTO"),
+    "LMOVEM": (_plain_blmovem, "LMOVEM, without the timeout"),
+    "with REPLACE": (_plain_function, "LOAD and RESTORE with REPLACE"),
 }
 """By the word that the table uses: the function, and what it does in words."""

@@ -9,6 +9,9 @@ import attrs
 EVERY_KEY: tuple[int, bytes] = (-1, b"")
 """Database and key of a write, or of a read, that touches every key. No key is like it: databases count from 0."""
 
+FUNCTIONS: tuple[int, bytes] = (1 << 31, b"functions")
+"""The place of all function libraries together. No key is like it: no server has so many databases."""
+
 Element = tuple[str, bytes]
 
 TTL: Element = ("ttl", b"")
@@ -38,9 +41,10 @@ def same_place(a: Write, b: Write) -> bool:
 
     Elements of one type are places of their own. Elements of different types clash over the whole key, as a key has one
     type; but a time to live goes with every type, and clashes with itself and with writes of the whole key only.
+    Libraries of functions belong to no database: no flush touches them.
     """
     if a.database < 0 or b.database < 0:
-        return _databases_meet(a, b)
+        return FUNCTIONS[0] not in (a.database, b.database) and _databases_meet(a, b)
     if a.database != b.database or a.key != b.key:
         return False
     if a.element is None or b.element is None or a.element == b.element:

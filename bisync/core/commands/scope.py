@@ -12,6 +12,7 @@ import attrs
 
 from bisync.core.commands.footprint import copy_database_at, reads_patterns
 from bisync.core.commands.keys import Args
+from bisync.core.commands.normal import xadd_id_at
 from bisync.core.commands.table import Row, known_row
 
 
@@ -113,9 +114,16 @@ def _rename(args: Args, database: int, scope: ScopeLike, row: Row) -> Restricted
 
 
 def _item(args: Args, database: int, scope: ScopeLike, row: Row) -> Restricted:
-    """RPOPLPUSH source destination; LMOVE source destination LEFT|RIGHT LEFT|RIGHT"""
+    """RPOPLPUSH source destination; LMOVE and LMOVEM source destination LEFT|RIGHT LEFT|RIGHT [COUNT|EXACTLY n ...]"""
     left = len(args) > 3 and args[3].upper() == b"LEFT"
-    return _over_border(args, database, scope, row, (b"LPOP" if left else b"RPOP", args[1]))
+    return _over_border(args, database, scope, row, (b"LPOP" if left else b"RPOP", args[1], *args[6:7]))
+
+
+def _entry(args: Args, database: int, scope: ScopeLike, row: Row) -> Restricted:
+    """XADD: servers send the id that they gave; one without was taken before (IDMP), and nothing was added."""
+    if b"*" in args[min(xadd_id_at(args), len(args) - 1)]:
+        return None
+    return _all_or_nothing(args, database, scope, row)
 
 
 def _over_border(args: Args, database: int, scope: ScopeLike, row: Row, outward: Args) -> Restricted:
@@ -189,6 +197,7 @@ _RULES: dict[str, _Rule] = {
     "sets": _cut,
     "stores": _store,
     "stores last": _store,
+    "adds entry": _entry,
     "renames": _rename,
     "moves item": _item,
     "moves member": _member,

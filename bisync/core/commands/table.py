@@ -1,8 +1,8 @@
 """Every command that can stand in a replication stream: the one place that knows them.
 
 A command without a row is not known, and it must not be copied: nobody could say which keys it writes.
-Sources: the `COMMAND` reply and the replication stream of Redis 7.0 (tests compare both with the table); for newer
-commands the documentation of Redis 8 and Valkey 9.
+Sources: the `COMMAND` replies and the replication streams of Redis 7.0 to 8.10 and Valkey 8.1 to 9.1. Tests compare
+both with the table, on whichever server they find. The commands of modules are not in it.
 """
 
 from collections.abc import Iterator
@@ -32,6 +32,7 @@ GETSET               | string  | 1         | replaces         | SET           | 
 INCR                 | string  | 1         | counts           |               | copied   |
 INCRBY               | string  | 1         | counts           |               | copied   |
 INCRBYFLOAT          | string  | 1         | updates          |               | copied   | sent as SET KEEPTTL
+INCREX               | string  | 1         | changes          |               | copied   | sent as SET
 MSET                 | string  | 1../2     | replaces         |               | copied   |
 MSETEX               | string  | #1/2      | sets             | plain MSETEX  | changed  |
 MSETNX               | string  | 1../2     | replaces         | MSET          | changed  |
@@ -47,27 +48,30 @@ PFDEBUG              | string  | 2         | updates          |               | 
 PFMERGE              | string  | 1..       | stores           |               | copied   |
 
 HDEL                 | hash    | 1         | removes fields   |               | copied   |
-HEXPIRE              | hash    | 1         | changes          |               | copied   |
-HEXPIREAT            | hash    | 1         | changes          |               | copied   |
+HEXPIRE              | hash    | 1         | expires fields   | plain HPEXPIREAT | changed  |
+HEXPIREAT            | hash    | 1         | expires fields   | plain HPEXPIREAT | changed  |
 HGETDEL              | hash    | 1         | changes          | HDEL          | changed  |
-HGETEX               | hash    | 1         | changes          |               | copied   |
+HGETEX               | hash    | 1         | expires fields   | HPEXPIREAT    | changed  | sent as HPEXPIREAT or HPERSIST
+HIMPORT              | hash    | 2         | changes          |               | refused  | the names of its fields were given to another connection; sent as RESTORE
 HINCRBY              | hash    | 1         | counts field     |               | copied   |
-HINCRBYFLOAT         | hash    | 1         | updates field    |               | copied   | sent as HSET
+HINCRBYFLOAT         | hash    | 1         | updates field    |               | copied   | sent as HSET or HSETEX KEEPTTL
 HMSET                | hash    | 1         | sets fields      |               | copied   |
-HPERSIST             | hash    | 1         | changes          |               | copied   |
-HPEXPIRE             | hash    | 1         | changes          |               | copied   |
-HPEXPIREAT           | hash    | 1         | changes          |               | copied   |
+HPERSIST             | hash    | 1         | expires fields   |               | copied   |
+HPEXPIRE             | hash    | 1         | expires fields   | plain HPEXPIREAT | changed  |
+HPEXPIREAT           | hash    | 1         | expires fields   | plain HPEXPIREAT | changed  |
 HSET                 | hash    | 1         | sets fields      |               | copied   |
-HSETEX               | hash    | 1         | changes          | plain HSETEX  | changed  |
+HSETEX               | hash    | 1         | sets fields, expiring | plain HSETEX  | changed  |
 HSETNX               | hash    | 1         | sets fields      | HSET          | changed  |
 
 BLMOVE               | list    | 1 2       | moves item       | LMOVE         | changed  |
+BLMOVEM              | list    | 1 2       | moves item       | LMOVEM        | changed  | sent as LMOVEM
 BLMPOP               | list    | #2        | changes          | BLMPOP        | changed  |
 BLPOP                | list    | 1..-1     | changes          | LPOP          | changed  |
 BRPOP                | list    | 1..-1     | changes          | RPOP          | changed  |
 BRPOPLPUSH           | list    | 1 2       | moves item       | RPOPLPUSH     | changed  |
 LINSERT              | list    | 1         | updates          |               | copied   |
 LMOVE                | list    | 1 2       | moves item       |               | copied   |
+LMOVEM               | list    | 1 2       | moves item       |               | copied   |
 LMPOP                | list    | #1        | changes          | LMPOP         | changed  |
 LPOP                 | list    | 1         | changes          |               | copied   |
 LPUSH                | list    | 1         | pushes           |               | copied   |
@@ -111,15 +115,26 @@ ZUNIONSTORE          | zset    | 1 #2      | stores           |               | 
 
 XACK                 | stream  | 1         | updates          |               | copied   |
 XACKDEL              | stream  | 1         | updates          |               | copied   |
-XADD                 | stream  | 1         | updates          | plain XADD    | changed  |
+XADD                 | stream  | 1         | adds entry       | plain XADD    | changed  |
 XAUTOCLAIM           | stream  | 1         | updates          |               | copied   | sent as XCLAIM
+XCFGSET              | stream  | 1         | updates          |               | copied   |
 XCLAIM               | stream  | 1         | updates          |               | copied   |
 XDEL                 | stream  | 1         | updates          |               | copied   |
 XDELEX               | stream  | 1         | updates          |               | copied   |
 XGROUP               | stream  | 2         | updates          |               | copied   |
+XIDMPRECORD          | stream  | 1         | updates          |               | copied   |
+XNACK                | stream  | 1         | updates          |               | copied   |
 XREADGROUP           | stream  | XREADGROUP| updates          |               | copied   | sent as XCLAIM and XGROUP
 XSETID               | stream  | 1         | updates          |               | copied   |
 XTRIM                | stream  | 1         | updates          |               | copied   |
+
+ARDEL                | array   | 1         | changes          |               | copied   |
+ARDELRANGE           | array   | 1         | changes          |               | copied   |
+ARINSERT             | array   | 1         | updates          |               | copied   |
+ARMSET               | array   | 1         | updates          |               | copied   |
+ARRING               | array   | 1         | updates          |               | copied   |
+ARSEEK               | array   | 1         | updates          |               | copied   |
+ARSET                | array   | 1         | updates          |               | copied   |
 
 VADD                 | vector  | 1         | updates          |               | copied   |
 VREM                 | vector  | 1         | changes          |               | copied   |
@@ -144,7 +159,7 @@ UNLINK               | keys    | 1..       | removes          |               | 
 FLUSHALL             | server  | -         | empties all      |               | copied   |
 FLUSHDB              | server  | -         | empties database |               | copied   |
 SWAPDB               | server  | -         | swaps            |               | copied   |
-FUNCTION             | server  | -         | nothing          |               | copied   |
+FUNCTION             | server  | -         | functions        | with REPLACE  | changed  |
 SCRIPT               | server  | -         | nothing          |               | copied   | sent by servers before 7.0 only
 EVAL                 | server  | #2        | runs             |               | copied   | sent by servers before 7.0 only
 EVALSHA              | server  | #2        | runs             |               | copied   | sent by servers before 7.0 only

@@ -7,9 +7,21 @@ from bisync.testing.dataset import TYPE_NAMES, Database
 from bisync.testing.simulated.call import Call, Table
 from bisync.testing.simulated.number import INT_MAX, INT_MIN
 from bisync.testing.simulated.payload import dump, load
-from bisync.testing.simulated.reply import OK, PONG, CommandError, bulk, integer, no_such_key, syntax_error, wrong_arity
+from bisync.testing.simulated.reply import (
+    NIL,
+    OK,
+    PONG,
+    CommandError,
+    bulk,
+    integer,
+    no_such_key,
+    syntax_error,
+    wrong_arity,
+)
 
 COMMANDS = Table()
+
+_KEY_BYTES = 48  # what a key takes besides its name and its value, about
 
 
 # -- connection and server
@@ -75,6 +87,20 @@ def _exists(call: Call) -> bytes:
 def _type(call: Call) -> bytes:
     value = call.get(call.args[1])
     return b"+%s\r\n" % ("none" if value is None else TYPE_NAMES[type(value)]).encode()
+
+
+@COMMANDS.read(b"MEMORY", -2)
+def _memory(call: Call) -> bytes:
+    """Only USAGE is simulated. How much a value takes is a guess: that depends on a server's build."""
+    if call.args[1].upper() != b"USAGE":
+        raise CommandError(b"ERR unknown subcommand '%s'. Try MEMORY HELP." % call.args[1])
+    if len(call.args) < 3:
+        raise wrong_arity(b"memory|usage")
+    for at in range(3, len(call.args), 2):
+        if call.args[at].upper() != b"SAMPLES" or at + 1 == len(call.args) or call.integer(at + 1) < 0:
+            raise syntax_error()
+    value = call.database.values.get(call.args[2])  # nobody asks whether it has expired
+    return NIL if value is None else integer(_KEY_BYTES + len(call.args[2]) + len(dump(value)))
 
 
 @COMMANDS.write(b"DEL", -2)

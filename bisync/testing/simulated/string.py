@@ -48,6 +48,16 @@ def _strlen(call: Call) -> bytes:
     return integer(len(call.typed(call.args[1], bytes) or b""))
 
 
+@COMMANDS.read(b"GETRANGE", 4)
+def _getrange(call: Call) -> bytes:
+    start, end = call.integer(2), call.integer(3)
+    value = call.typed(call.args[1], bytes) or b""
+    if start < 0 and end < 0 and start > end:
+        return bulk(b"")
+    first, last = (max(0, at + len(value) if at < 0 else at) for at in (start, end))
+    return bulk(value[first : last + 1])
+
+
 @COMMANDS.write(b"SET", -3)
 def _set(call: Call) -> bytes:
     options, expiry = _set_options(call)

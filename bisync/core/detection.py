@@ -1,0 +1,163 @@
+"""Finding the writes that are concurrent and do not commute, and the units that they leave in doubt.
+
+A client write read at one site is compared with the writes of the other site that are pending. That is exact: neither
+had seen the other. What it costs on a hot key is the business of `near`.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+from bisync.core.arbitration import Arbiter, Unit, is_wide
+from bisync.core.commands import EVERY_KEY, TTL, Write, commute, deletes, same_place
+from bisync.core.commands.effect import same_outcome
+from bisync.core.near import FEW, Group, Held, Near
+from bisync.core.operation import Operation
+from bisync.core.pending import Pending, PendingWrites, Place, places_of
+from bisync.core.policy import Contender, judge
+from bisync.core.rules import Rules
+
+
+class Detector:
+    """Compares writes of one site with the pending ones of the other, and begins the arbitrations."""
+
+    def __init__(self, rules: Rules, arbiter: Arbiter) -> None:
+        self._rules, self._arbiter = rules, arbiter
+        self.unsettled: list[str] = []  # conflicts about all keys at once, which cannot be settled key by key
+
+    def compare(self, site: str, mine: Pending, op: Operation, across: PendingWrites) -> None:
+        """Arbitrate every unit whose value depends on the order of `op`, read at `site`, and pending ones across."""
+        places = places_of(op)
+        if any(is_wide(w) for w in op.footprint.writes):
+            for held in list(across.all()):
+                self._meet(site, mine, op, held)
+            return
+        if EVERY_KEY in places:  # it reads every key: what it computed is in doubt, whichever of them was written
+            places.discard(EVERY_KEY)
+            for held in across.newest_concurrent(mine):
+                self._meet(site, mine, op, held)
+        met: set[int] = set()
+        for place in places:
+            near = across.near(place)
+            if near is None:
+                continue
+            if len(near) > FEW:
+                self._meet_groups(site, mine, op, near)
+                continue
+            for held in near.all:
+                if id(held[1]) not in met:
+                    met.add(id(held[1]))
+                    self._meet(site, mine, op, held)
+        for held in across.wide.conflicts(mine, op):
+            self._conflict(site, mine, op, held)
+
+    def _meet_groups(self, site: str, mine: Pending, op: Operation, near: Near) -> None:
+        if not near.writes(op):  # what it computes is in doubt from the first conflict on until all of them are over
+            for held in itertools.islice(near.groups(op)[0].conflicts(mine, op), 1):
+                self._conflict(site, mine, op, held)
+            return
+        if deletes(op.args):
+            for held in itertools.islice(near.renewals().conflicts(mine, op), 1):
+                self._conflict(site, mine, op, held)
+        for group in near.groups(op):
+            self._meet_group(site, mine, op, near.place, group)
+        readers = near.readers()
+        for held in itertools.chain(readers.unmet(mine, near), itertools.islice(readers.conflicts(mine, op), 1)):
+            self._meet(site, mine, op, held)
+
+    def _meet_group(self, site: str, mine: Pending, op: Operation, place: Place, group: Group) -> None:
+        """One that conflicts over what the group is about stands for all; but each must be met once."""
+        for held in group.conflicts(mine, op):
+            units = self._conflict(site, mine, op, held)
+            unit = next((u for u in units if u.place == place and _is_about(group, u)), None)
+            if unit is not None:
+                for other in group.unmet(mine, self._arbiter.covering(unit)):
+                    self._meet(site, mine, op, other)
+                return
+
+    def _meet(self, site: str, mine: Pending, op: Operation, held: Held) -> None:
+        pending, theirs = held
+        if op.row is not None and op.row.change == "counts" and theirs.row is op.row:
+            return  # increments: the most common of hot keys
+        if mine.concurrent(pending) and not commute(op.args, op.database, theirs.args, theirs.database):
+            self._conflict(site, mine, op, held)
+
+    def _conflict(self, site: str, mine: Pending, op: Operation, held: Held) -> list[Unit]:
+        """Two concurrent operations that do not commute. The units that they leave in doubt."""
+        pending, theirs = held
+        other = self._rules.other(site)
+        low = {site: mine.start, other: pending.start}
+        units = units_in_doubt(op, theirs)
+        if not units and (op.row is None or theirs.row is None):
+            return []  # a copied key touches its own key only
+        if not units:
+            return self._settle_elsewhere(site, op, theirs, low)
+        mine.contested = pending.contested = True
+        ours = Contender(op, mine.clock, mine.when, site)
+        across = Contender(theirs, pending.clock, pending.when, other)
+        for unit in units:
+            verdict = judge(self._rules, unit.key, ours, across)
+            winner, loser = verdict.winner, across if verdict.winner is ours else ours
+            authority = ""
+            if winner.operation.expires and deletes(loser.operation.args):
+                # a renewal makes no key anew where it lands: the right place is where it was made, if it lives there
+                authority = winner.site
+                if winner is across and op.args[0].upper() in (b"DEL", b"UNLINK"):
+                    op.overruled |= {unit.key}
+            self._arbiter.conflict(unit, verdict, (ours, across), low, authority)
+            if unit.key in op.overruled:
+                self._arbiter.failed(site, mine.clock, unit.place)
+        return units
+
+    def _settle_elsewhere(self, site: str, op: Operation, theirs: Operation, low: dict[str, int]) -> list[Unit]:
+        """Two operations that do not commute, though they touch no place in common.
+
+        One may have removed the last element of a key: then the key's time to live went with it at one site only. No
+        write of a client's is lost by that, so it counts as no conflict.
+        """
+        shared = sorted(set(op.written) & set(theirs.written))
+        units = [Unit(database, key, TTL) for database, key in shared]
+        for unit in units:
+            self._arbiter.arbitrate(unit, None, low, self._rules.source)
+        if not shared:
+            other = self._rules.other(site)
+            names = f"{op.args[0].decode()} at {site} and {theirs.args[0].decode()} at {other}"
+            self.unsettled.append(f"{names} crossed, and which keys they left unequal cannot be told")
+        return units
+
+
+def _is_about(group: Group, unit: Unit) -> bool:
+    return group.element is None or unit.element in (None, group.element)
+
+
+def units_in_doubt(mine: Operation, theirs: Operation) -> list[Unit]:
+    """The units whose value now depends on the order of two operations that do not commute."""
+    units: dict[Unit, None] = {}
+    for a in mine.footprint.writes:
+        for b in theirs.footprint.writes:
+            if same_place(a, b) and not _equal_outcome(mine, a, theirs, b):
+                units.update(dict.fromkeys(_units_of(a, b)))
+    for p, q in ((mine, theirs), (theirs, mine)):
+        for database, key in p.footprint.reads:
+            if any(same_place(w, Write(database, key, None, False)) for w in q.footprint.writes):
+                units.update((Unit(w.database, w.key), None) for w in p.footprint.writes if not is_wide(w))
+    return list(units)
+
+
+def _equal_outcome(mine: Operation, a: Write, theirs: Operation, b: Write) -> bool:
+    """Of several places that both write: do both make the same of this one?"""
+    if a.element != b.element or is_wide(a) or is_wide(b):
+        return False
+    return same_outcome(mine.row, mine.args, theirs.row, theirs.args, a.key, a.element)
+
+
+def _units_of(a: Write, b: Write) -> Iterator[Unit]:
+    """Of two writes to one place. A key that meets a SWAPDB is in doubt in both databases."""
+    if is_wide(a):
+        a, b = b, a
+    if is_wide(a):
+        return  # two wide ones: see `Detector.unsettled`
+    if is_wide(b):
+        for database in dict.fromkeys((a.database, *(b.databases if len(b.databases) > 1 else ()))):
+            yield Unit(database, a.key)
+    else:
+        yield Unit(a.database, a.key, a.element if a.element == b.element else None)
