@@ -114,11 +114,11 @@ class Report:
     pid: int  # process id of the engine
     since_ms: int  # ms since 1970: when this engine began
     channels: dict[str, ChannelReport] = attrs.Factory(dict)  # by "forward" and "reverse"
-    conflicts_total: int = 0  # arbitrations since the job began
-    conflicts_open: int = 0  # those that are not settled yet
+    conflicts_total: int = 0  # records of the log since the job began, those that have left it as well
+    conflicts_open: int = 0  # arbitrations under way, those that no conflict began as well
     drained: dict[str, Drained] = attrs.Factory(dict)  # by the name of the source site
     quarantined: int = 0  # commands set aside because their target refused them
-    conflicts_by_kind: dict[str, int] = attrs.Factory(dict)  # arbitrations since the job began, by KINDS
+    conflicts_by_kind: dict[str, int] = attrs.Factory(dict)  # the same, by KINDS
     unsettled: int = 0  # open arbitrations whose last round failed
     open_units: tuple[OpenUnit, ...] = ()  # some of the open ones: those that failed first
     unrecorded: int = 0  # conflicts that are not in the store's log yet

@@ -28,6 +28,10 @@ _WIPERS = frozenset((b"FLUSHALL", b"FLUSHDB", b"SWAPDB"))
 """Commands that may take the tag and the notes away."""
 
 
+QUARANTINE = 'set on_refused = "quarantine" in [engine] to set such commands aside and go on'
+"""What can be done about every command that stops a job."""
+
+
 _PLAIN = frozenset(
     row.name
     for row in commands.ROWS
@@ -125,7 +129,8 @@ class Understanding:
         if setting is not None and (choice := self._rules.actions.get(setting, "pass")) != "pass":
             if choice == "drop":
                 return None
-            return self._refuse(command, f'[commands] {setting} = "stop" in the job file')
+            how = f'set {setting} = "pass" or "drop" under [commands], or quarantine it, and start again'
+            return self._refuse(command, f'[commands] {setting} is "stop" for this job', how)
         args = row.normalise(commands.absolute_expiry(tuple(command.args), time_ms))
         return self._within_scope(command, args, now_ms)
 
@@ -149,12 +154,11 @@ class Understanding:
             packed = pack(outward[0].lower(), *outward[1:])  # see `echo`: in capitals they are the server's own
         return Operation(inward, home, packed, target, commands.row(inward[0].upper()), command.name in _WIPERS)
 
-    def _refuse(self, command: Command, reason: str) -> Notice:
+    def _refuse(self, command: Command, reason: str, hint: str = QUARANTINE) -> Notice:
         text = b" ".join(command.args)[:200]
         what = f"{self._origin} sent a command that cannot be copied: {repr(text)[2:-1]} ({reason})"
         if self._rules.on_refused == "quarantine":
             return Notice("error", "quarantined", what)
-        hint = 'set on_refused = "quarantine" in [engine] to set such commands aside and go on'
         raise BisyncError(what, hint=hint)
 
 

@@ -26,6 +26,7 @@ from bisync.core.round import Notes, Rounds
 from bisync.core.rules import Rules
 from bisync.core.stream import Command, Entry, StreamReader
 from bisync.core.tag import Tag, beat_key, open_key, tag_key
+from bisync.errors import TagLost
 
 UNRECORDED_MAX = 10_000
 """So many conflicts may wait for the log; then reading waits too."""
@@ -135,7 +136,7 @@ class Pair:
         return mine < bound or (theirs >= bound and mine <= theirs)  # else two full sides would wait for each other
 
     def receive(self, x: str, data: bytes, now_ms: int) -> None:
-        """The next bytes of a site's stream. Raises StreamError for bytes that are none."""
+        """The next bytes of a site's stream. Raises StreamError for bytes that are none, TagLost as `answered` does."""
         channel = self.channels[x]
         assert channel.reader is not None
         channel.inbox.extend(channel.reader.feed(data))
@@ -176,6 +177,7 @@ class Pair:
     def _foreign(self, channel: Channel, entry: Entry, tag: Tag, now_ms: int) -> None:
         across = self.channels[channel.target]
         self.floors.tagged(channel.origin, entry.start, entry.database)
+        self._check_epoch(channel, tag)
         self._expired(channel, entry, tag, now_ms)
         channel.seen = max(channel.seen, tag.applied)
         if tag.applied > across.resumed and not channel.reached_take:
@@ -196,6 +198,18 @@ class Pair:
             for number in tag.rounds:
                 self.rounds.came_back(channel.origin, number)
         self._try_finish()
+
+    def _check_epoch(self, channel: Channel, tag: Tag) -> None:
+        """Raises TagLost where the stream shows a life before this one whose epoch was as high.
+
+        Flushes may have taken both tags away before the store had a copy of the newest. Epochs must not come again, as
+        full copies and conflicts are numbered by them.
+        """
+        if not channel.reached_take and not self._is_own(tag) and tag.epoch >= self._own[0]:
+            raise TagLost(
+                f"the stream of {channel.origin} holds a tag of epoch {tag.epoch}, and this engine has {self._own[0]}",
+                why="flushes at both sites took the newest tags away; the next epoch is higher",
+            )
 
     @staticmethod
     def _beat_read(channel: Channel, command: Command, now_ms: int) -> None:
@@ -263,7 +277,7 @@ class Pair:
 
     # -- client writes
     def _client(self, channel: Channel, entry: Entry, now_ms: int) -> None:
-        when = channel.moments.at(entry.start) or Moment(now_ms * 1000, now_ms * 1000)
+        when = channel.moments.at(entry.start) or _moment(now_ms)
         operations = self._understood(channel, entry.commands, when.latest_us // 1000, now_ms)
         if operations:
             self._written(channel, entry, operations, when, now_ms)

@@ -18,9 +18,6 @@ from bisync.core.tag import Tag, tag_key
 from bisync.testing.pair import SimulatedPair
 from bisync.testing.strategies import Command
 
-PROMISED = (b"log:east", b"log:west", b"sum", b"pushed", b"added", b"last", b"fields")
-"""The keys that no other command may touch; for sites named east and west. They are in database 0."""
-
 
 class Clients:
     """Clients of both sites. Their promised writes at the target begin with the job, as it replaces what was there."""
@@ -83,7 +80,12 @@ class Clients:
 
         Nor while the full copy is under way: a copied value counts as older than every write that is seen as one.
         """
-        return self.certain and self.pair.rules.policy == LAST_WRITER and self._begun(lambda tag: bool(tag.copied))
+        return (
+            self.may_promise(site)
+            and self.certain
+            and self.pair.rules.policy == LAST_WRITER
+            and self._begun(lambda tag: bool(tag.copied))
+        )
 
     def assign(self, site: str) -> None:
         """A new value for a string of both sites, of which the newest stands."""

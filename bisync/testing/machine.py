@@ -3,17 +3,23 @@
     class TestMySites(TwoSites.TestCase):
         settings = settings(max_examples=50, stateful_step_count=60)
 
-A subclass may have another `job`, rules or invariants of its own. In the end each history is drained, and then both
-sites are equal, no arbitration is open, and every promise of `Clients` is kept: each line of a site's log was sent once
-and in order, each counter is the sum, each item was pushed once.
+A subclass may have another `job`, rules or invariants of its own. After every step: no line of a site's log is doubled
+or out of order at either site, no tag has gone back, no floor has passed a conflict that is open or not in the log, and
+what the log has is sound. In the end each history is drained, and then both sites are equal, no arbitration is open,
+every promise of `Clients` is kept (each line of a site's log was sent once and in order, each counter is the sum, each
+item was pushed once), and every conflict in the log is settled. Where the full copy was finished before the history
+began, the log has each conflict that there truly was, and no other.
 """
 
 import attrs
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from bisync.core.actions import RULES
+from bisync.core.moment import Moment
 from bisync.core.rules import LAST_WRITER, Rules
 from bisync.core.tag import Tag
+from bisync.testing import oracle
 from bisync.testing.clients import Clients, tags_held
 from bisync.testing.pair import SimulatedPair
 from bisync.testing.strategies import Command, client_commands, keys, transactions
@@ -37,19 +43,45 @@ class TwoSites(RuleBasedStateMachine):
         self.pair = SimulatedPair(self.job)
         self.clients = Clients(self.pair)
         self._newest: dict[str, Tag] = {}  # by channel
+        self._copied: dict[str, int] | None = None  # by site: where its stream was when the full copy was finished
 
     @initialize(
         policy=st.sampled_from([LAST_WRITER, "east", "west"]),
         batch=st.sampled_from([1, 3, 1000]),
+        preferred=st.sampled_from([None, None, LAST_WRITER, "east", "west"]),
+        blur_us=st.sampled_from([0, 0, 5, 5_000]),
+        lazy=st.booleans(),
+        copied=st.booleans(),
         before=st.lists(st.tuples(SITES, _WRITES), max_size=5),
     )
-    def begin(self, policy: str, batch: int, before: list[tuple[str, Command]]) -> None:
-        """A job is chosen, and what the sites hold before it begins."""
-        self.pair = SimulatedPair(attrs.evolve(self.job, policy=policy, batch_commands=batch))
+    def begin(
+        self,
+        policy: str,
+        batch: int,
+        preferred: str | None,
+        blur_us: int,
+        lazy: bool,
+        copied: bool,
+        before: list[tuple[str, Command]],
+    ) -> None:
+        """A job is chosen, and what the sites hold before it begins.
+
+        `preferred` is the policy of one key. `blur_us`: how uncertain the times of writes are. `lazy`: the log of
+        conflicts is written only when `flush` is drawn. `copied`: the full copy is finished before all else.
+        """
+        policies = (((b"k1",), preferred),) if preferred is not None else ()
+        rules = attrs.evolve(self.job, policy=policy, policies=policies, batch_commands=batch)
+        self.pair = SimulatedPair(rules)
+        self.pair.moment = lambda us: Moment(us - blur_us, us + blur_us)
         self.clients = Clients(self.pair)
+        self.clients.certain = not blur_us
         for site, command in before:
             self.pair.write(site, command)
         self.pair.start()
+        if copied:
+            self.pair.drain()
+            self._copied = {name: site.offset for name, site in self.pair.sites.items()}
+        self.pair.flushing = not lazy
 
     # -- clients
     @rule(site=SITES, command=_WRITES, database=_DATABASES)
@@ -78,6 +110,16 @@ class TwoSites(RuleBasedStateMachine):
         """A member joins the set of both sites."""
         self.clients.add(site, member)
 
+    @rule(site=SITES)
+    def assign(self, site: str) -> None:
+        """A string of both sites gets a new value, of which the newest stands."""
+        self.clients.assign(site)
+
+    @rule(site=SITES, field=st.sampled_from([b"f", b"g"]))
+    def assign_field(self, site: str, field: bytes) -> None:
+        """So does a field of a hash of both sites."""
+        self.clients.assign_field(site, field)
+
     # -- the engine
     @rule(site=SITES, size=st.sampled_from([7, 60, 300, 5000]))
     def read(self, site: str, size: int) -> None:
@@ -102,6 +144,11 @@ class TwoSites(RuleBasedStateMachine):
                 self.pair.read(site, 5000)
                 self.pair.deliver(site)
                 self.pair.answer(site)
+
+    @rule()
+    def flush(self) -> None:
+        """The log of conflicts is written."""
+        self.pair.flush()
 
     # -- faults
     @rule()
@@ -151,10 +198,44 @@ class TwoSites(RuleBasedStateMachine):
                 assert floor.offset <= tag.floors[site].offset <= self.pair.sites[site].offset, (name, site)
             self._newest[name] = tag
 
+    @invariant()
+    def nothing_is_doubled_or_out_of_order(self) -> None:
+        """The lines of a site's log that a site holds grow; some may be missing where a restore has overtaken them."""
+        for site in self.pair.sites:
+            data = self.pair.dataset(site)
+            for name in self.pair.sites:
+                held = data.get((0, b"log:%s" % name.encode()), ("list", (), None))[1]
+                assert isinstance(held, tuple)
+                lines = [int(line) for line in held]
+                assert lines == sorted(set(lines)), (site, name, lines)
+
+    @invariant()
+    def no_floor_passes_a_conflict_that_a_restart_must_find(self) -> None:
+        """Recovery reads again what met over every unit that is open, and over each that the log does not have."""
+        pair = self.pair.pair
+        if pair is None:
+            return
+        for site in self.pair.sites:
+            floor = pair.floors.told(site)
+            assert floor is None or floor.offset <= pair.arbiter.lowest(site, floor.offset), site
+
+    @invariant()
+    def what_the_log_has_is_sound(self) -> None:
+        """Each conflict has a winner, a reason for it, and writes of both sites."""
+        for told in self.pair.log:
+            assert told.winner in self.pair.sites
+            assert told.rule in RULES
+            assert set(told.counts) == set(told.offsets) == set(self.pair.sites), told
+            assert len(told.writes) <= sum(told.counts.values())
+            assert all(first <= last for first, last in told.offsets.values()), told
+
     def teardown(self) -> None:
         """Everything is drained; then every promise is kept."""
         for site in self.pair.sites.values():
             site.refuse = None
         self.pair.drain()
         broken = self.clients.broken()
+        broken += [f"not settled: {told}" for told in self.pair.log if told.state != "settled"]
+        if self._copied is not None and self.pair.rules.bidirectional:
+            broken += oracle.differences(self.pair, self._copied)
         assert not broken, "\n".join(broken)

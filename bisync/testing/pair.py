@@ -375,6 +375,7 @@ class SimulatedPair:
         if self.pair is None and not self.start():
             raise self.superseded or BisyncError(f"{self!r}: a site refuses the tag")
         self.flushing = True
+        self.flush()  # reading may wait for it
         for _ in range(QUIET_STEPS_MAX):
             for x in self.sites:
                 self.expire(x)

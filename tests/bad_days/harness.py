@@ -324,3 +324,7 @@ class SmallDisk:
 
     def make_room(self) -> None:
         (self.folder / "ballast").unlink()
+
+    def grow(self) -> None:
+        """Make it a disk of 64 MiB."""
+        subprocess.run(["mount", "-o", "remount,size=64m", str(self.folder)], check=True)

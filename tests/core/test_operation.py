@@ -86,7 +86,7 @@ def test_the_job_file_chooses_what_becomes_of_commands_on_all_keys(setting: str,
     assert EVERY_KEY in [(w.database, w.key) for w in passed.footprint.writes]
     assert list(passed.written) == []
     assert understand(line, Rules("job", "east", "west", actions={setting: "drop"})) is None
-    with pytest.raises(BisyncError, match=f'{setting} = "stop"'):
+    with pytest.raises(BisyncError, match=f'{setting} is "stop"'):
         understand(line, Rules("job", "east", "west", actions={setting: "stop"}))
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bisync.core.actions import Notice, Send
 from bisync.core.delivery import RETRY_MS_MAX
+from bisync.core.moment import Moment
 from bisync.core.patterns import Scope
 from bisync.core.resp import pack
 from bisync.core.rules import Rules
@@ -197,6 +198,115 @@ def test_writes_that_had_seen_each_other_are_no_conflict() -> None:
         pair.drain()
     assert not pair.log
     assert value(pair, b"k", "west") == b"5"
+
+
+# -- the log of conflicts
+def cross(pair: SimulatedPair, key: bytes = b"k") -> None:
+    """Both sites write the key, and neither has seen the other's write."""
+    for site in SITES:
+        pair.write(site, (b"SET", key, site.encode()))
+
+
+def go_on(pair: SimulatedPair, steps: int = 20) -> None:
+    for _ in range(steps):
+        for site in SITES:
+            pair.read(site, 5000)
+            pair.deliver(site)
+            pair.answer(site)
+
+
+def test_a_conflict_is_told_with_both_writes_and_settled_with_the_value_that_lost() -> None:
+    pair = running()
+    cross(pair)
+    pair.read("east", 5000)
+    pair.read("west", 5000)
+    (told,) = pair.log
+    assert (told.state, told.winner, told.rule, told.certain) == ("open", "west", "newest write", True)
+    assert {(w.site, w.command) for w in told.writes} == {("east", b"SET k east"), ("west", b"SET k west")}
+    pair.drain()
+    (told,) = pair.log
+    assert told.state == "settled"
+    assert told.replaced is not None
+    assert (told.replaced.site, told.replaced.kind) == ("west", "dump")
+    assert told.replaced.value is not None
+    assert b"east" in told.replaced.value
+    assert told.kept
+
+
+def test_a_conflict_that_the_log_does_not_have_yet_is_found_again_after_a_kill_and_not_told_twice() -> None:
+    pair = running()
+    pair.flushing = False
+    cross(pair)
+    go_on(pair)
+    assert pair.equal
+    assert pair.pair is not None
+    assert (len(pair.pair.arbiter), pair.pair.arbiter.unrecorded, len(pair.log)) == (0, 1, 0)
+    pair.kill()
+    pair.start()
+    pair.drain()
+    assert [told.counts for told in pair.log] == [{"east": 1, "west": 1}]
+    pair.kill()
+    pair.start()
+    pair.drain()
+    assert len(pair.log) == 1
+
+
+def test_floors_wait_for_the_log_and_for_nothing_else() -> None:
+    pair = running()
+    pair.flushing = False
+    first = {site: pair.sites[site].offset for site in SITES}
+    cross(pair)
+    go_on(pair)
+    for number in range(20):
+        pair.write(SITES[number % 2], (b"SET", b"of %s" % SITES[number % 2].encode(), b"v"))
+        go_on(pair, 3)
+    for site, offset in first.items():
+        assert tags_held(pair)["forward"].floors[site].offset <= offset + 30
+    pair.flush()
+    pair.write("east", (b"SET", b"of east", b"v"))
+    go_on(pair, 3)
+    for site, offset in first.items():
+        assert tags_held(pair)["forward"].floors[site].offset > offset + 30
+
+
+def test_reading_stops_while_too_many_conflicts_wait_for_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bisync.core.pair.UNRECORDED_MAX", 3)
+    pair = running()
+    pair.flushing = False
+    for number in range(10):
+        cross(pair, b"k%d" % number)
+        go_on(pair, 3)
+    assert pair.pair is not None
+    assert pair.pair.arbiter.unrecorded == 3
+    assert not pair.pair.wants("east")
+    pair.drain()
+    assert len(pair.log) == 10
+
+
+def test_a_key_has_the_policy_of_the_first_pattern_that_it_matches() -> None:
+    pair = running(attrs.evolve(RULES, policies=(((b"e:*",), "east"), ((b"?:*",), "west"))))
+    for key in (b"e:1", b"x:1", b"other"):
+        for site in ("west", "east"):
+            pair.write(site, (b"SET", key, site.encode()))
+    pair.drain()
+    assert pair.equal
+    assert [value(pair, key) for key in (b"e:1", b"x:1", b"other")] == [b"east", b"west", b"east"]
+    assert {told.key: told.policy for told in pair.log} == {
+        b"e:1": "prefer:east",
+        b"x:1": "prefer:west",
+        b"other": "last-writer",
+    }
+
+
+def test_where_the_times_overlap_the_likelier_one_wins_and_the_log_says_that_it_is_not_certain() -> None:
+    pair = running()
+    pair.moment = lambda us: Moment(us - 1000, us + 1000)
+    cross(pair)
+    pair.drain()
+    (told,) = pair.log
+    assert (told.winner, told.certain) == ("west", False)
+    assert value(pair, b"k", "east") == b"west"
+    assert all(0 < w.latest_us - w.earliest_us <= 2000 for w in told.writes)
 
 
 # -- nothing is sent back
@@ -425,6 +535,22 @@ def test_a_tag_that_was_put_back_to_an_older_one_doubles_nothing() -> None:
     pair.write("east", (b"RPUSH", b"k", b"2"))
     pair.drain()
     assert value(pair, b"k", "east") == value(pair, b"k", "west") == (b"1", b"2")
+
+
+def test_epochs_do_not_come_again_though_both_tags_went_before_the_store_had_a_copy_of_them() -> None:
+    """Two engines that have one epoch would give two full copies, or two conflicts, the same number."""
+    pair = running()
+    for _ in range(3):
+        pair.start_and_die()  # no store has heard of these
+    newest = max(tag.epoch for tag in tags_held(pair).values())
+    for name in SITES:
+        pair.write(name, (b"FLUSHALL",))
+        pair.write(name, (b"SET", name.encode(), b"v"))
+    pair.start()
+    pair.drain()
+    assert {tag.epoch > newest for tag in tags_held(pair).values()} == {True}
+    assert pair.equal
+    assert set(pair.dataset("west")) == {(0, b"east"), (0, b"west")}
 
 
 # -- sites that refuse

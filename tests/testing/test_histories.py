@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from bisync.testing import histories
 from bisync.testing.history import broken, course
 
-HISTORIES = int(os.environ.get("BISYNC_SIMULATED_HISTORIES", "3000"))
+DEEP = os.environ.get("BISYNC_HYPOTHESIS_PROFILE") == "deep"
+HISTORIES = int(os.environ.get("BISYNC_SIMULATED_HISTORIES", "100000" if DEEP else "3000"))
 PARTS = 12
 
 
