@@ -11,7 +11,7 @@ Nothing here sends: the rounds to begin are handed to the pair, which owns the q
 
 import collections
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import attrs
 
@@ -61,10 +61,14 @@ class Arbitration:
     authority: str
     winner: Contender | None  # None: no conflict began it, but a restart or an error reply
     low: dict[str, int]  # per site, an offset at or before every write concerned: recovery reads from there
+    marked: dict[str, int] | None = None  # what `low` becomes once a note says who is right: see `Arbiter.mark`
+    mark: int = 0  # which note that is
     phase: str = "new"  # new -> fenced -> restoring; gone when done
     number: int = 0  # of its round; the newest is the one that counts
     fenced_at: str = ""
     overtook: bool = False  # a restore may have overtaken writes: then the authority alone has them all
+    wiped: set[str] = attrs.field(factory=set)  # sites where what they had written was replaced by the other's write
+    blocked: bool = False  # of a whole key: elements of it must be settled before
     dirty: bool = False  # a write was overtaken by the restore: another round is owed
     stuck: str = ""  # why the last round failed; it is tried again after a pause
     replaced: Replaced | None = None  # what the newest restore that changed something found at the loser's site
@@ -92,7 +96,7 @@ class Arbiter:
         self._opened: list[Arbitration] = []  # since the last `taint_pending`
         self._rounds: dict[int, Arbitration] = {}  # under way, by number
         self._stuck: list[Arbitration] = []  # to be tried again
-        self._numbers = 0
+        self._numbers = self._marks = 0
         self._records = itertools.count(1)
         self._unrecorded: dict[int, Record] = {}  # those that the log does not have yet, by number
         self._lows: Lows[Arbitration | Record] = Lows(self._lives)
@@ -112,9 +116,9 @@ class Arbiter:
         """The offset at or before every write of an arbitration that is open or not in the log yet, else `position`."""
         return self._lows.lowest(site, position)
 
-    def _lives(self, owner: "Arbitration | Record") -> bool:
+    def _lives(self, owner: "Arbitration | Record", site: str, offset: int) -> bool:
         if isinstance(owner, Arbitration):
-            return self._open.get(owner.unit) is owner
+            return self._open.get(owner.unit) is owner and owner.low[site] <= offset
         return owner.number in self._unrecorded
 
     def covering(self, unit: Unit) -> Arbitration | None:
@@ -123,10 +127,19 @@ class Arbiter:
 
     # -- conflicts
     def conflict(
-        self, unit: Unit, verdict: Verdict, met: Iterable[Contender], low: Mapping[str, int], authority: str = ""
+        self,
+        unit: Unit,
+        verdict: Verdict,
+        met: Iterable[Contender],
+        low: Mapping[str, int],
+        authority: str = "",
+        wiped: Collection[str] = (),
     ) -> None:
-        """Two concurrent writes left a unit in doubt: settle it. `met` are the two."""
-        self.arbitrate(unit, verdict.winner, low, authority, verdict)
+        """Two concurrent writes left a unit in doubt: settle it. `met` are the two.
+
+        `wiped`: the sites where one of them replaces what the other one has made there.
+        """
+        self.arbitrate(unit, verdict.winner, low, authority, verdict, wiped)
         held = self.covering(unit)
         assert held is not None
         if held.record is None:
@@ -198,8 +211,7 @@ class Arbiter:
                     and same_place(write, arbitration.unit.as_write())
                 ):
                     arbitration.dirty = True
-                    arbitration.low[site] = min(arbitration.low[site], start)
-                    self._lows.note(arbitration, {site: start})
+                    self._lower(arbitration, {site: start})
 
     def _near(self, write: Write) -> Iterable[Arbitration]:
         """Those that a write may touch: of thousands of elements of one key, not all."""
@@ -223,6 +235,7 @@ class Arbiter:
         low: Mapping[str, int],
         authority: str = "",
         verdict: Verdict | None = None,
+        wiped: Collection[str] = (),
     ) -> None:
         """Settle a unit: with the winner of a conflict, or for another reason with an authority.
 
@@ -232,21 +245,26 @@ class Arbiter:
             authority = self._rules.other(winner.site)
         lows = {site: low.get(site, self._positions.get(site, 0)) for site in self._rules.sites}
         absorbed: list[Absorbed] = []
+        overtook, near = verdict is None, list[Arbitration]()
         if unit.whole in self._open:
             unit = unit.whole
         elif unit.element is None and unit.place in self._by_place:
-            authority, winner, absorbed = self._absorb(unit, winner, lows, authority)
+            near = list(self._by_place[unit.place].values())
+            overtook = overtook or any(a.overtook for a in near)
+            over_delete = verdict is not None and verdict.rule == "update over delete"
+            authority, absorbed = self._absorb(unit, winner, lows, authority, over_delete=over_delete)
         held = self._open.get(unit)
         if held is None:
-            overtook = verdict is None or bool(absorbed)
-            self._add(Arbitration(unit, authority, winner, lows, overtook=overtook, absorbed=absorbed))
+            held = Arbitration(unit, authority, winner, lows, overtook=overtook, absorbed=absorbed)
+            held.wiped = {*wiped, *(site for element in near for site in element.wiped)}
+            held.blocked = unit.element is None and unit.place in self._by_place
+            self._add(held)
             return
-        for site, offset in lows.items():
-            if offset < held.low[site]:
-                held.low[site] = offset
-                self._lows.note(held, {site: offset})
+        self._lower(held, lows)
         held.dirty = held.dirty or held.phase != "new"
-        if winner and _overwrites(winner, unit):
+        held.wiped.update(wiped)
+        free = not held.overtook and authority not in held.wiped
+        if winner and (free or overwrites(winner, unit)):
             against = judge(self._rules, unit.key, winner, held.winner) if held.winner is not None else verdict
             if held.winner is None or (against is not None and against.winner is winner):
                 if held.winner is not None and held.winner.site == winner.site:
@@ -254,23 +272,46 @@ class Arbiter:
                 held.winner, held.authority = winner, authority
                 if held.record is not None and against is not None:
                     held.record.verdict = against
+                if held.blocked and overwrites(winner, unit):
+                    self._absorb(unit, winner, held.low, authority)  # what its elements held does not matter any more
         # otherwise the authority stays: it already holds both sites' writes, the other may not
 
     def _absorb(
-        self, unit: Unit, winner: Contender | None, lows: dict[str, int], authority: str
-    ) -> tuple[str, Contender | None, list[Absorbed]]:
-        """An arbitration of a whole key takes in those of its elements."""
-        last: Arbitration | None = None
+        self, unit: Unit, winner: Contender | None, lows: dict[str, int], authority: str, *, over_delete: bool = False
+    ) -> tuple[str, list[Absorbed]]:
+        """An arbitration of a whole key takes in those of its elements. The authority that it must have.
+
+        Of an element that a restore has overtaken writes of, its authority alone holds them all. Where such elements
+        have different authorities, no site is right about the whole key: they stay, and the whole key waits for them.
+        An update that stands `over_delete` stands whatever was decided of elements.
+        """
+        near = [a for a in self._by_place[unit.place].values() if a.unit.element is not None]
+        bound = {a.authority for a in near if a.overtook}
+        if not bound and not over_delete and any(authority in a.wiped for a in near):
+            bound = {a.authority for a in near[-1:]}
+        if winner is not None and overwrites(winner, unit):
+            bound = set()
+        elif len(bound) > 1:
+            near = [a for a in near if not a.overtook]
         absorbed: list[Absorbed] = []
-        for last in list(self._by_place[unit.place].values()):
-            self._remove(last)
-            absorbed += [(last.record, last.replaced, last.kept)] if last.record is not None else []
+        for element in near:
+            self._remove(element)
+            absorbed += [(element.record, element.replaced, element.kept)] if element.record is not None else []
             for site in lows:
-                lows[site] = min(lows[site], last.low[site])
-        assert last is not None
-        if winner is None or not _overwrites(winner, unit):
-            return last.authority, last.winner, absorbed
-        return authority, winner, absorbed
+                lows[site] = min(lows[site], element.low[site])
+        return (bound.pop() if len(bound) == 1 else authority), absorbed
+
+    def _lower(self, arbitration: Arbitration, lows: Mapping[str, int]) -> None:
+        """Recovery must read from these offsets, where they are lower."""
+        for site, offset in lows.items():
+            if arbitration.marked is not None:
+                arbitration.marked[site] = min(offset, arbitration.marked[site])
+            if offset < arbitration.low[site]:
+                arbitration.low[site] = offset
+                self._lows.note(arbitration, {site: offset})
+                if arbitration.record is not None and offset < arbitration.record.low[site]:
+                    arbitration.record.low[site] = offset
+                    self._lows.note(arbitration.record, {site: offset})
 
     def _add(self, arbitration: Arbitration) -> None:
         self._open[arbitration.unit] = arbitration
@@ -309,14 +350,26 @@ class Arbiter:
             self._types[kind] -= 1
             if not self._types[kind]:
                 del self._types[kind]
+            self._unblock(unit)
         self._rounds.pop(arbitration.number, None)
+
+    def _unblock(self, unit: Unit) -> None:
+        """An element is done: the whole key may have waited for it."""
+        whole = self._open.get(unit.whole)
+        if whole is not None and whole.blocked and len(self._by_place[unit.place]) == 1:
+            whole.blocked = False
+            self._waiting.append(whole)
 
     # -- rounds
     def begin_rounds(self) -> list[Arbitration]:
         """The arbitrations whose fence must be sent now, towards their authority."""
         begun = []
         for arbitration in self._waiting:
-            if self._open.get(arbitration.unit) is arbitration and arbitration.phase == "new":
+            if (
+                self._open.get(arbitration.unit) is arbitration
+                and arbitration.phase == "new"
+                and not arbitration.blocked
+            ):
                 self._numbers += 1
                 arbitration.phase, arbitration.dirty = "fenced", False
                 arbitration.number, arbitration.fenced_at = self._numbers, arbitration.authority
@@ -342,6 +395,7 @@ class Arbiter:
         if arbitration is None:
             return None
         if arbitration.dirty:
+            self.advance(arbitration, arbitration.mark)
             self._again(arbitration)
             return None
         self._remove(arbitration)
@@ -351,6 +405,26 @@ class Arbiter:
         for record, replaced, kept in arbitration.absorbed:
             self._tell(record, "settled", replaced, kept)
         return arbitration
+
+    def mark(self, arbitration: Arbitration) -> int:
+        """A note is on its way that says who is right by now. Which one it is, for `advance`.
+
+        A key that both sites write all the time is never settled; without this the floors would never move again.
+        """
+        self._marks += 1
+        arbitration.mark = self._marks
+        arbitration.marked = {site: self._positions.get(site, low) for site, low in arbitration.low.items()}
+        return arbitration.mark
+
+    def advance(self, arbitration: Arbitration, mark: int) -> None:
+        """That note stands beside the data: what was read before it was sent need not be read again."""
+        if (
+            arbitration.marked is not None
+            and arbitration.mark == mark
+            and self.covering(arbitration.unit) is arbitration
+        ):
+            arbitration.low, arbitration.marked = arbitration.marked, None
+            self._lows.note(arbitration, arbitration.low)
 
     def begin_again(self, number: int) -> bool:
         """An element could not be read or restored, as its key is of another type: settle the whole key.
@@ -362,7 +436,11 @@ class Arbiter:
             return True  # it does not count any more
         if arbitration.unit.element is None:
             return False
+        self._remove(arbitration)
         self.arbitrate(arbitration.unit.whole, None, arbitration.low, arbitration.authority)
+        whole = self._open[arbitration.unit.whole]
+        if arbitration.record is not None:
+            whole.absorbed.append((arbitration.record, arbitration.replaced, arbitration.kept))
         return True
 
     def turn(self, number: int) -> bool:
@@ -411,7 +489,7 @@ class Arbiter:
         self._waiting.append(arbitration)
 
 
-def _overwrites(winner: Contender, unit: Unit) -> bool:
+def overwrites(winner: Contender, unit: Unit) -> bool:
     """Does the winning write make everything before it irrelevant for this unit?"""
     whole = unit.as_write()
     writes = winner.operation.footprint.writes

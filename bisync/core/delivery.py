@@ -196,6 +196,8 @@ class Delivery:
                 self.rounds.fence_answered(item.number, flight.answers(n, results))
             elif item.kind == "restore":
                 self.rounds.restore_answered(item.number, flight.answers(n, results))
+            elif item.kind == "note":
+                self.rounds.note_landed(item.mark)
             elif item.kind == "finish":
                 self.copying.finished = True
                 self.actions.append(Notice("info", "copied", f"the full copy of {channel.origin} is finished"))

@@ -7,7 +7,7 @@ had seen the other. What it costs on a hot key is the business of `near`.
 import itertools
 from collections.abc import Iterator
 
-from bisync.core.arbitration import Arbiter, Unit, is_wide
+from bisync.core.arbitration import Arbiter, Unit, is_wide, overwrites
 from bisync.core.commands import EVERY_KEY, TTL, Write, commute, deletes, same_place
 from bisync.core.commands.effect import same_outcome
 from bisync.core.near import FEW, Group, Held, Near
@@ -103,7 +103,8 @@ class Detector:
                 authority = winner.site
                 if winner is across and op.args[0].upper() in (b"DEL", b"UNLINK"):
                     op.overruled |= {unit.key}
-            self._arbiter.conflict(unit, verdict, (ours, across), low, authority)
+            wiped = {self._rules.other(c.site) for c in (ours, across) if overwrites(c, unit)}
+            self._arbiter.conflict(unit, verdict, (ours, across), low, authority, wiped)
             if unit.key in op.overruled:
                 self._arbiter.failed(site, mine.clock, unit.place)
         return units

@@ -84,8 +84,8 @@ class Floors:
 class Lows(Generic[Owner]):
     """The lowest of many offsets whose owners come and go: a heap whose dead entries are dropped late."""
 
-    def __init__(self, lives: Callable[[Owner], bool]) -> None:
-        """`lives` says of an owner whether it still counts."""
+    def __init__(self, lives: Callable[[Owner, str, int], bool]) -> None:
+        """`lives` says of an owner whether this offset at a site still counts."""
         self._lives = lives
         self._heaps: dict[str, list[tuple[int, int, Owner]]] = {}
         self._serial = itertools.count()  # so that owners are never compared
@@ -100,9 +100,9 @@ class Lows(Generic[Owner]):
         """The lowest offset at a site of all that live, `position` where there is none below it."""
         heap = self._heaps.get(site, [])
         if len(heap) > self._sweep_at:
-            heap[:] = [entry for entry in heap if self._lives(entry[2])]
+            heap[:] = [entry for entry in heap if self._lives(entry[2], site, entry[0])]
             heapq.heapify(heap)
             self._sweep_at = 1000 + 2 * len(heap)
-        while heap and not self._lives(heap[0][2]):
+        while heap and not self._lives(heap[0][2], site, heap[0][0]):
             heapq.heappop(heap)
         return min(position, heap[0][0]) if heap else position

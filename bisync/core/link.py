@@ -25,13 +25,14 @@ Part = tuple[int, bytes]
 class Item:
     """What must be applied in one transaction, whole: a source transaction, a copied key, a fence, a restore..."""
 
-    kind: str  # write, copied, probe, fence, restore, close, finish, beat
+    kind: str  # write, copied, probe, fence, restore, note, close, finish, beat
     parts: Sequence[Part]
     size: int  # bytes
     clock: Clock | None = None  # of the write or copied key that it applies
     resume: tuple[int, int] = (0, 0)  # of a write: offset and database of its start in the source's stream
     read_ms: int = 0  # when it was read
     number: int = 0  # of a fence or a restore: its round
+    mark: int = 0  # of a note: which one
     probes: int = 0  # of a probe: the round that waits for it
     operations: int = 0  # client commands in it, for the counters
     renewals: tuple[int, ...] = ()  # which of the parts set a time to live: they find no key where it has expired

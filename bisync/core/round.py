@@ -72,6 +72,7 @@ class Rounds:
         self._able = {x: Abilities() for x in rules.sites}
         self._rounds: dict[int, _Round] = {}  # by number
         self._open_key = open_key(rules.job)
+        self._marked: dict[int, Arbitration] = {}  # by mark: whose note is on its way
 
     def take_up_notes(self, floors: Floors) -> None:
         """A starting engine settles the noted units first: where both sites have a note, the newer round decides."""
@@ -183,6 +184,7 @@ class Rounds:
             return
         held.noted = self._notes[y].get(unit)
         item.number, item.parts = number, [self._note(y, unit, number, authority), *item.parts]
+        self._arbiter.mark(held.arbitration)
         self._put_towards(y, item)
 
     def restore_answered(self, number: int, replies: Sequence[object]) -> None:
@@ -213,11 +215,26 @@ class Rounds:
                 self._restore(held, copy)
             else:
                 del self._rounds[number]
+                self._note_authority(held.arbitration, number)
             return
         self._rounds.pop(number, None)
         arbitration = self._arbiter.restore_came_back(number)
         if arbitration is not None:
             self._close(arbitration)
+
+    def _note_authority(self, arbitration: Arbitration, number: int) -> None:
+        """The authority has moved while a fence was under way: another round follows, and a note says who is right."""
+        if self._arbiter.covering(arbitration.unit) is not arbitration or arbitration.marked is not None:
+            return
+        y = self._rules.other(arbitration.authority)
+        note = self._note(y, arbitration.unit, number, arbitration.authority)
+        item = Item("note", [note], len(note[1]), mark=self._arbiter.mark(arbitration))
+        self._marked[item.mark] = arbitration
+        self._put_towards(y, item)
+
+    def note_landed(self, mark: int) -> None:
+        """A note of its own stands beside the data."""
+        self._arbiter.advance(self._marked.pop(mark), mark)
 
     # -- what does not succeed
     def refused(self, item: Item, site: str, text: str) -> None:

@@ -76,7 +76,7 @@ def test_the_lowest_offset_is_that_of_the_owners_that_live(steps: list[tuple[int
     """Owners get lower offsets and go; asked at any time, the answer is that of looking at all."""
     alive: dict[int, int] = {}
     gone: set[int] = set()
-    lows: Lows[int] = Lows(lambda owner: owner in alive)
+    lows: Lows[int] = Lows(lambda owner, site, offset: owner in alive)
     lows._sweep_at = sweep_at
     for owner, offset in steps:
         if owner in alive and offset % 3 == 0:
@@ -91,7 +91,7 @@ def test_the_lowest_offset_is_that_of_the_owners_that_live(steps: list[tuple[int
 
 def test_offsets_of_owners_that_have_gone_do_not_pile_up_behind_an_old_one() -> None:
     alive = {0}
-    lows: Lows[int] = Lows(alive.__contains__)
+    lows: Lows[int] = Lows(lambda owner, site, offset: owner in alive)
     lows.note(0, {"east": 1})
     for owner in range(1, 10_000):
         alive.add(owner)

@@ -120,7 +120,7 @@ def all_writes_commute(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_authority_moves_for_any_winner(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(arbitration, "_overwrites", lambda winner, unit: True)
+    patch.setattr(arbitration, "overwrites", lambda winner, unit: True)
 
 
 def who_is_read_last_loses(patch: pytest.MonkeyPatch) -> None:
