@@ -5,7 +5,7 @@ had seen the other. What it costs on a hot key is the business of `near`.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bisync.core.arbitration import Arbiter, Unit, is_wide, overwrites
 from bisync.core.commands import EVERY_KEY, TTL, Write, commute, deletes, same_place
@@ -133,8 +133,9 @@ def _is_about(group: Group, unit: Unit) -> bool:
 def units_in_doubt(mine: Operation, theirs: Operation) -> list[Unit]:
     """The units whose value now depends on the order of two operations that do not commute."""
     units: dict[Unit, None] = {}
+    near = _by_key(theirs.footprint.writes)
     for a in mine.footprint.writes:
-        for b in theirs.footprint.writes:
+        for b in theirs.footprint.writes if near is None or is_wide(a) else near.get((a.database, a.key), ()):
             if same_place(a, b) and not _equal_outcome(mine, a, theirs, b):
                 units.update(dict.fromkeys(_units_of(a, b)))
     for p, q in ((mine, theirs), (theirs, mine)):
@@ -142,6 +143,16 @@ def units_in_doubt(mine: Operation, theirs: Operation) -> list[Unit]:
             if any(same_place(w, Write(database, key, None, False)) for w in q.footprint.writes):
                 units.update((Unit(w.database, w.key), None) for w in p.footprint.writes if not is_wide(w))
     return list(units)
+
+
+def _by_key(writes: Sequence[Write]) -> dict[tuple[int, bytes], list[Write]] | None:
+    """The writes of a footprint by their keys; None where they are few, or where one touches every key."""
+    if len(writes) <= FEW or any(is_wide(w) for w in writes):
+        return None
+    found: dict[tuple[int, bytes], list[Write]] = {}
+    for write in writes:
+        found.setdefault((write.database, write.key), []).append(write)
+    return found
 
 
 def _equal_outcome(mine: Operation, a: Write, theirs: Operation, b: Write) -> bool:

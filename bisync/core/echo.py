@@ -19,11 +19,17 @@ def deleted_by_server(entry: Entry) -> list[Command]:
     return [c for c in entry.commands if c.args[0] in (b"DEL", b"UNLINK") and len(c.args) == 2]
 
 
-def written_after(entry: Entry, deletion: Command) -> bool:
-    """Does a later command of the transaction write the key that was deleted there?"""
-    at = next(n for n, command in enumerate(entry.commands) if command is deletion)
-    place = (deletion.database, deletion.args[1])
-    return any(place in _written(command) for command in entry.commands[at + 1 :])
+def written_after(entry: Entry) -> dict[int, bool]:
+    """For each of those deletions, by its `id`: does a later command of the transaction write the key again?"""
+    found: dict[int, bool] = {}
+    written: set[Place] = set()
+    deletions = {id(command) for command in deleted_by_server(entry)}
+    for command in reversed(entry.commands):
+        if id(command) in deletions:
+            found[id(command)] = (command.database, command.args[1]) in written
+        else:
+            written.update(_written(command))
+    return found
 
 
 def _written(command: Command) -> Iterator[Place]:
@@ -33,9 +39,15 @@ def _written(command: Command) -> Iterator[Place]:
             yield write.database, write.key
 
 
-def write_to(place: Place, writes: Iterable[Pending]) -> Pending | None:
-    """The first of these writes with an operation on the key other than its deletion."""
-    return next((write for write in writes for o in write.operations if place in o.written and not _deletes(o)), None)
+def written_by(writes: Iterable[Pending]) -> dict[Place, Pending]:
+    """By key: the first of these writes with an operation on it other than its deletion."""
+    found: dict[Place, Pending] = {}
+    for write in writes:
+        for operation in write.operations:
+            if not _deletes(operation):
+                for place in operation.written:
+                    found.setdefault(place, write)
+    return found
 
 
 def _deletes(operation: Operation) -> bool:
@@ -47,6 +59,6 @@ def not_copied(entry: Entry, writes: Iterable[Pending]) -> list[tuple[Pending, P
     mortal = [write for write in writes if any(o.mortal for o in write.operations)]
     if not mortal:
         return []
-    made = {c.args[1] for c in entry.commands if c.name in (b"SET", b"RESTORE")}
-    found = ((write, place) for write in mortal for o in write.operations for place in o.written)
-    return [(write, place) for write, place in found if place[1] not in made]
+    made = {(c.database, c.args[1]) for c in entry.commands if c.name in (b"SET", b"RESTORE")}
+    found = ((write, o) for write in mortal for o in write.operations)
+    return [(write, place) for write, o in found for place in o.written if (o.target_database, place[1]) not in made]

@@ -13,6 +13,10 @@ MARKS_MAX = 4_096
 """So many marks are kept for one stream; beyond that old ones are joined, which makes brackets wider, never wrong."""
 
 
+NARROW_US = 50_000
+"""A bracket that is wider comes of a pause of bisync itself."""
+
+
 @attrs.frozen(slots=True)
 class Moment:
     """Between these two times, in µs of the engine's clock (Unix time that never jumps)."""
@@ -25,7 +29,12 @@ class Moment:
         return self.latest_us < other.earliest_us
 
     def is_likely_before(self, other: "Moment") -> bool:
-        """Does it begin and end earlier? Where the two do not overlap, it was made before for certain."""
+        """Does it begin and end earlier? Where the two do not overlap, it was made before for certain.
+
+        Of a wide bracket the ends only say when its stream was looked at, so it tells no order.
+        """
+        if max(self.latest_us - self.earliest_us, other.latest_us - other.earliest_us) > NARROW_US:
+            return self.is_before(other)
         return self.earliest_us < other.earliest_us and self.latest_us < other.latest_us
 
     def overlaps(self, other: "Moment") -> bool:

@@ -88,10 +88,10 @@ class Operation:
         return (place for place in places if place != EVERY_KEY)
 
 
-def copied_operation(database: int, key: bytes, stale: bool, mortal: bool = False) -> Operation:
+def copied_operation(database: int, key: bytes, stale: bool, mortal: bool = False, home: int = 0) -> Operation:
     """A key of a full copy, or the removal of a stale one: it overwrites the whole key, and commutes with nothing."""
     footprint = Footprint((Write(database, key, None, True),), ())
-    return Operation((b"COPIED", key), database, b"", database, stale=stale, mortal=mortal, footprint=footprint)
+    return Operation((b"COPIED", key), database, b"", home, stale=stale, mortal=mortal, footprint=footprint)
 
 
 class Understanding:
@@ -132,6 +132,9 @@ class Understanding:
             how = f'set {setting} = "pass" or "drop" under [commands], or quarantine it, and start again'
             return self._refuse(command, f'[commands] {setting} is "stop" for this job', how)
         args = row.normalise(commands.absolute_expiry(tuple(command.args), time_ms))
+        if row.effect in ("functions", "nothing"):  # it belongs to no database, whichever was selected
+            packed = command.raw if args == tuple(command.args) else pack(*args)
+            return Operation(args, 0, packed, 0, row)
         return self._within_scope(command, args, now_ms)
 
     def _within_scope(self, command: Command, args: tuple[bytes, ...], now_ms: int) -> Operation | Notice | None:

@@ -226,17 +226,20 @@ class Pair:
         """
         across = self.channels[channel.target]
         applied = list(across.pending.up_to(tag.applied))
-        for write, place in echo.not_copied(entry, applied):
-            self.arbiter.arbitrate(Unit(*place), None, {across.origin: write.start}, across.origin)
-        own = []
-        for deletion in echo.deleted_by_server(entry):
+        for copied, place in echo.not_copied(entry, applied):
+            self.arbiter.arbitrate(Unit(*place), None, {across.origin: copied.start}, across.origin)
+        deletions = echo.deleted_by_server(entry)
+        if not deletions:
+            return
+        own, again, meant = [], echo.written_after(entry), echo.written_by(applied)
+        for deletion in deletions:
             operation = channel.understand(deletion, now_ms, now_ms)
             if not isinstance(operation, Operation):
                 continue
             (place,) = operation.written
-            meant = echo.write_to(place, applied)
-            if meant is not None or echo.written_after(entry, deletion):
-                low = {across.origin: meant.start} if meant is not None else {}
+            write = meant.get(place)
+            if write is not None or again[id(deletion)]:
+                low = {across.origin: write.start} if write is not None else {}
                 self.arbiter.arbitrate(Unit(*place), None, low, across.origin)
             else:
                 own.append(operation)
@@ -350,7 +353,8 @@ class Pair:
         for key in keys:
             clock = self.copying.next_clock()
             if self.rules.bidirectional and key.key is not None:
-                operation = copied_operation(key.database, key.key, key.stale, key.mortal)
+                home = self.rules.database_at(self.rules.target, key.database)
+                operation = copied_operation(key.database, key.key, key.stale, key.mortal, home)
                 mine = Pending(clock, start, [operation], channel.seen, BEFORE_ALL, len(key.key))
                 self._detect(channel, mine)
                 channel.pending.add(mine)

@@ -78,7 +78,11 @@ class Arrivals:
         read_us, empty_us = self._passes.clock.now_us(), self._empty_us
         stamped_us = self._stamped_us(extra)
         came_us = read_us if stamped_us is None else min(read_us, stamped_us)
-        if came_us < empty_us:
+        if self._passes.entered_us <= came_us < empty_us:
+            empty_us = (
+                self._passes.entered_us
+            )  # the process was stopped while it slept: it woke later than it was woken
+        elif came_us < empty_us:
             came_us = read_us  # the machine's clock was set in between
         self._total += len(data)
         segments, trip_us, counted = self._tcp_info()

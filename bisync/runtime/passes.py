@@ -53,6 +53,11 @@ class Passes(trio.abc.Instrument):
         """A socket that the newest pass reported, and that was waited for, was still empty at this time."""
         return self._since_us if self._slept else self._last_us
 
+    @property
+    def entered_us(self) -> int:
+        """When the newest pass began to look at the sockets."""
+        return self._entered_us
+
     def before_io_wait(self, timeout: float) -> None:
         """The loop looks at its sockets, and sleeps for `timeout` s at most."""
         self._entered_us = self.clock.now_us()

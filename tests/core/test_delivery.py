@@ -23,7 +23,7 @@ class World:
 
     def __init__(self, rules: Rules = RULES) -> None:
         floors = {site: Position(REPLID, 0) for site in rules.sites}
-        held = {rules.channel(x): Tag("job", 1, "e1", stream_clock(0, 0), floors, True) for x in rules.origins}
+        held = {rules.channel(x): Tag("job", 1, "e1", stream_clock(0, 0), floors, 1) for x in rules.origins}
         taking = Taking(rules, "e2", Memory(), held)
         self.pair = Pair(rules, taking.epoch, "e2", taking.believed({}))
         for x in rules.origins:
@@ -210,3 +210,26 @@ def test_a_refusal_that_hides_another_engines_tag_is_no_reason_to_try_again() ->
     oom = hiredis.ReplyError("OOM command not allowed when used memory > 'maxmemory'.")
     with pytest.raises(Superseded):
         world.pair.answered("east", [b"OK", b"QUEUED", oom, exec_, b"OK", b"OK", theirs], 0)
+
+
+@pytest.mark.parametrize("refused", [0, 3, 9])
+def test_of_many_commands_just_the_refused_one_is_set_aside(refused: int) -> None:
+    world = World(attrs.evolve(RULES, on_refused="quarantine"))
+    world.write()
+    for n in range(10):
+        world.read("east", pack(b"SET", b"n%d" % n, b"v"))
+    world.answer([b"OK", b"OK"], world.tag())
+    error = hiredis.ReplyError("NOPERM no")
+    exec_ = hiredis.ReplyError("EXECABORT Transaction discarded because of previous errors.")
+    queued = [error if n == refused else b"QUEUED" for n in range(10)]
+    held = world.pair.channels["east"].tag
+    world.pair.answered("east", [b"OK", b"QUEUED", *queued, exec_, b"OK", b"OK", held], 0)
+    (again,) = [a for a in world.actions() if isinstance(a, Send)]
+    left = {n for n in range(10) if pack(b"SET", b"n%d" % n, b"v") in again.payload}
+    assert left == set(range(10)) - {refused}
+
+
+def test_the_tag_tells_the_number_of_the_finished_copy() -> None:
+    world = World()
+    world.write()
+    assert Tag.decode(world.tag()).copied == world.pair.copying.copy == 1

@@ -121,3 +121,10 @@ def test_of_a_deletion_that_lost_some_keys_to_renewals_the_others_are_left() -> 
     assert [place for place in left.written] == [(0, b"a"), (0, b"c")]
     deletion.overruled |= {b"a", b"c"}
     assert deletion.left is None
+
+
+def test_functions_and_messages_are_copied_whichever_database_was_selected() -> None:
+    mapped = Rules("job", "east", "west", scope=Scope(databases={0: 3}))
+    for line in ("FUNCTION FLUSH", "PUBLISH channel message"):
+        found = understand(line, mapped, "east", 5)
+        assert isinstance(found, Operation) and found.target_database == 0

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from bisync.core.actions import Notice, Send
 from bisync.core.delivery import RETRY_MS_MAX
 from bisync.core.moment import Moment
+from bisync.core.pair import Pair, Taken
 from bisync.core.patterns import Scope
 from bisync.core.resp import pack
 from bisync.core.rules import Rules
 from bisync.core.stream import Entry
-from bisync.core.tag import open_key, tag_key
+from bisync.core.tag import Tag, open_key, tag_key
 from bisync.errors import BisyncError, Superseded
 from bisync.testing.clients import tags_held
 from bisync.testing.history import SCOPES, Course, run_history
@@ -624,6 +625,22 @@ def test_a_move_that_cannot_take_place_at_the_other_site_settles_where_it_came_f
 
 
 # -- the full copy
+def test_the_number_of_the_finished_copy_is_known_from_either_tag() -> None:
+    """The writes of the source are told apart from those that a copy holds by it."""
+    forward, reverse = Tag("job", 9, "e", (7, 1, 500), copied=7), Tag("job", 9, "e", (0, 1, 90), copied=7)
+    for tags in ({"forward": forward, "reverse": reverse}, {"reverse": reverse}, {"forward": forward}):
+        copying = Pair(RULES, 10, "e2", Taken(tags)).copying
+        assert (copying.copy, copying.finished, copying.again) == (7, True, False)
+
+
+def test_a_copy_that_broke_off_is_known_and_the_next_has_a_higher_number() -> None:
+    broken = Tag("job", 9, "e", (7, 0, 30))
+    copying = Pair(RULES, 10, "e2", Taken({"forward": broken})).copying
+    assert (copying.copy, copying.finished, copying.again) == (7, False, True)
+    copying.begin(10)
+    assert copying.copy == 10
+
+
 @pytest.mark.parametrize("rules", [RULES, attrs.evolve(RULES, bidirectional=False)], ids=["both ways", "one-way"])
 def test_the_full_copy_replaces_what_the_target_held(rules: Rules) -> None:
     pair = SimulatedPair(rules)
