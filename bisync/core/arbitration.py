@@ -443,17 +443,12 @@ class Arbiter:
             whole.absorbed.append((arbitration.record, arbitration.replaced, arbitration.kept))
         return True
 
-    def turn(self, number: int) -> bool:
-        """The restore found something that the authority lacks (entries of a stream): now the other way round.
-
-        False where the round does not count any more.
-        """
+    def turn(self, number: int) -> None:
+        """The restore found something that the authority lacks (entries of a stream): now the other way round."""
         arbitration = self._rounds.get(number)
-        if arbitration is None:
-            return False
-        arbitration.authority = self._rules.other(arbitration.authority)
-        self._again(arbitration)
-        return True
+        if arbitration is not None:
+            arbitration.authority = self._rules.other(arbitration.authority)
+            self._again(arbitration)
 
     def under_way(self, number: int) -> Arbitration | None:
         """The arbitration whose round has this number, if it still counts."""

@@ -74,7 +74,7 @@ class Pair:
             self.floors.begin(site, place)
         forward = taken.tags.get(rules.channel(rules.source))
         finished = max((tag.copied for tag in taken.tags.values()), default=0)
-        copies = forward.applied[0] if forward else finished
+        copies = max(finished, forward.applied[0] if forward else 0)
         broken_off = not finished and (copies > 0 or (forward is None and bool(taken.tags)))
         self.copying = Copying(copies, bool(finished), again=broken_off)
         self.rounds = Rounds(rules, epoch, self.arbiter, self.channels, taken.notes)

@@ -147,11 +147,28 @@ def test_a_fence_at_a_site_that_is_the_authority_no_more_is_asked_again() -> Non
     assert found.fenced_at == "east"
 
 
-def test_the_authority_moves_only_for_a_winner_that_overwrites_the_unit() -> None:
+def restoring(subject: Arbiter) -> int:
+    """A round whose restore is on its way: it may overtake writes."""
+    number = round_of(subject)
+    subject.fence_came_back(number)
+    return number
+
+
+def test_as_long_as_nothing_is_restored_the_authority_moves_for_every_winner() -> None:
     subject = arbiter()
     found = opened(subject)
     meet(subject, "APPEND k c", "APPEND k d", (6, 9))
-    assert found.authority == "west"
+    assert found.authority == "east"
+    meet(subject, "APPEND k c", "APPEND k d", (7, 8))
+    assert found.authority == "east", "it was no newer"
+
+
+def test_once_a_restore_may_have_overtaken_writes_it_moves_only_for_a_winner_that_overwrites_the_unit() -> None:
+    subject = arbiter()
+    found = opened(subject)
+    restoring(subject)
+    meet(subject, "APPEND k c", "APPEND k d", (6, 9))
+    assert found.authority == "west", "it alone has all writes"
     meet(subject, "SET k c", "SET k d", (6, 9))
     assert found.authority == "east"
     meet(subject, "SET k c", "SET k d", (7, 8))
@@ -173,13 +190,37 @@ def test_a_whole_key_takes_in_its_elements() -> None:
     assert subject.restore_came_back(number) is None
 
 
-def test_a_whole_key_overwritten_by_the_winner_forgets_who_was_right_about_its_elements() -> None:
+@pytest.mark.parametrize(
+    ("mine", "theirs", "authority"),
+    [("APPEND k x", "SET k b", "east"), ("SET k b", "APPEND k x", "west")],
+    ids=["overwritten", "not overwritten"],
+)
+def test_a_whole_key_heeds_what_was_restored_of_an_element_unless_the_winner_overwrites_it(
+    mine: str, theirs: str, authority: str
+) -> None:
     subject = arbiter()
     opened(subject, "HSET k a 1", "HSET k a 2", element("hash", "a"))
-    assert meet(subject, "APPEND k x", "SET k b", (1, 9)).authority == "east"
+    restoring(subject)
+    assert meet(subject, mine, theirs, (1, 9)).authority == authority
     subject = arbiter()
     opened(subject, "HSET k a 1", "HSET k a 2", element("hash", "a"))
-    assert meet(subject, "SET k b", "APPEND k x", (1, 9)).authority == "west", "what holds an element's winner stays"
+    assert meet(subject, mine, theirs, (1, 9)).authority == "east", "nothing was restored: the newest write decides"
+
+
+def test_a_whole_key_waits_for_elements_that_were_restored_from_both_sites() -> None:
+    subject = arbiter()
+    a, b = element("hash", "a"), element("hash", "b")
+    meet(subject, "HSET k a 1", "HSET k a 2", (5, 1), a)
+    meet(subject, "HSET k b 1", "HSET k b 2", (1, 5), b)
+    begun = subject.begin_rounds()
+    for arbitration in begun:
+        subject.fence_came_back(arbitration.number)
+    whole = meet(subject, "APPEND k x", "APPEND k y", (1, 9))
+    assert units(*subject) == {a, b, K}
+    assert subject.begin_rounds() == [], "no site is right about the whole key"
+    for arbitration in begun:
+        subject.restore_came_back(arbitration.number)
+    assert subject.begin_rounds() == [whole]
 
 
 def test_an_element_of_a_key_of_another_type_is_settled_with_its_whole_key() -> None:
@@ -281,9 +322,9 @@ def test_the_other_site_may_become_the_authority_in_the_middle() -> None:
     found = opened(subject)
     number = round_of(subject)
     subject.fence_came_back(number)
-    assert subject.turn(number)
+    subject.turn(number)
     assert found.authority == "east"
-    assert not subject.turn(number), "that round counts no more"
+    subject.turn(number)  # that round counts no more
     assert round_of(subject) > number
 
 
@@ -403,3 +444,19 @@ def test_the_record_names_the_policy_of_its_key(policy: str, name: str) -> None:
     meeting.read("east", write("SET k a"))
     meeting.read("west", write("SET k b"))
     assert [t.policy for t in meeting.arbiter.take_told()] == [name]
+
+
+def test_floors_move_once_a_note_says_who_is_right() -> None:
+    """A key that both sites write all the time is never settled: its first write must not be read again for ever."""
+    positions = {"east": 100, "west": 200}
+    subject = Arbiter(RULES, positions)
+    found = opened(subject)
+    subject.recorded([t.number for t in subject.take_told()])
+    positions.update(east=500, west=600)
+    mark = subject.mark(found)
+    meet(subject, "SET k c", "SET k d", starts=(450, 650))
+    assert (subject.lowest("east", 900), subject.lowest("west", 900)) == (10, 10)
+    subject.advance(found, mark - 1)
+    assert subject.lowest("east", 900) == 10, "it is an older note's"
+    subject.advance(found, mark)
+    assert (subject.lowest("east", 900), subject.lowest("west", 900)) == (450, 600)

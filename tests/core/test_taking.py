@@ -1,5 +1,6 @@
 """Taking a job: epochs, and what may be believed."""
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,3 +93,21 @@ def test_notes_are_read_from_the_reply_to_hgetall() -> None:
     assert read_notes([]) == {}
     with pytest.raises(BisyncError):
         read_notes([b"x", b"y"])
+
+
+@pytest.mark.parametrize(
+    ("forward", "reverse", "lost"),
+    [(tag(3), tag(3), False), (None, tag(3), True), (tag(3), None, True), (None, None, False)],
+)
+def test_a_tag_that_is_gone_while_the_job_is_under_way_is_known_to_be_lost(
+    forward: Tag | None, reverse: Tag | None, lost: bool
+) -> None:
+    """Then the streams must be read to their ends before anything is sent: they tell what it said."""
+    assert taking(forward, reverse).believed({}).lost is lost
+
+
+def test_what_the_tags_say_of_the_full_copy_goes_on_from_life_to_life() -> None:
+    copied = attrs.evolve(tag(4, 100), copied=3)
+    subject = taking(copied, None)
+    assert subject.tag("forward").copied == 3
+    assert subject.believed({}).tags == {"forward": attrs.evolve(copied, epoch=5, engine="e2")}
