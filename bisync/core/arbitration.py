@@ -221,11 +221,10 @@ class Arbiter:
         near = self._by_place.get(place, {})
         if write.element is None or not near:
             return near.values()
-        whole = Unit(*place)
-        alike = self._types[place, TTL[0]] + self._types[place, write.element[0]] + (whole in near)
+        alike = self._types[place, TTL[0]] + self._types[place, write.element[0]] + (Unit(*place) in near)
         if write.element != TTL and alike < len(near):
             return near.values()  # elements of another type
-        return [near[unit] for unit in (whole, Unit(*place, write.element)) if unit in near]
+        return [near[unit] for unit in (Unit(*place), Unit(*place, write.element)) if unit in near]
 
     # -- opening
     def arbitrate(

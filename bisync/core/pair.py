@@ -20,13 +20,16 @@ from bisync.core.floor import Floors
 from bisync.core.link import Item, Link, Part
 from bisync.core.moment import BEFORE_ALL, Moment
 from bisync.core.operation import Operation, Understanding, copied_operation
-from bisync.core.pending import Pending
+from bisync.core.pending import Pending, Place
 from bisync.core.position import START, Position, stream_clock
 from bisync.core.round import Notes, Rounds
 from bisync.core.rules import Rules
 from bisync.core.stream import Command, Entry, StreamReader
 from bisync.core.tag import Tag, beat_key, open_key, tag_key
 from bisync.errors import TagLost
+
+FAILURES_SAID = 1_000
+"""Of so many keys, in one life, it is an event that a write to them failed at the other site."""
 
 UNRECORDED_MAX = 10_000
 """So many conflicts may wait for the log; then reading waits too."""
@@ -83,6 +86,7 @@ class Pair:
             *(rules, epoch, engine, self.channels, self.floors, self.copying, self.rounds, self._actions),
             *(resuming, resuming and taken.lost),
         )
+        self._said: set[Place] = set()  # keys of which it was said that a write to them failed across
         self._beat_key, self._open_key = beat_key(rules.job), open_key(rules.job)
         self.rounds.take_up_notes(self.floors)
 
@@ -256,6 +260,8 @@ class Pair:
         if write.clock in channel.missed:
             channel.missed.discard(write.clock)
             failed += [o for o in applied if o.expires]
+        elif write.contested:
+            self._tell_failed(channel, failed)
         for operation in failed:
             for place in operation.written:
                 self.arbiter.failed(channel.origin, write.clock, place)
@@ -264,6 +270,16 @@ class Pair:
             names = ", ".join(sorted({repr(key)[2:-1] for o in write.operations for _, key in o.written})[:5])
             text = f"a command of {channel.origin} failed at {channel.target}: {names} differed. It is copied anew"
             self._actions.append(Notice("warning", "unequal", text))
+
+    def _tell_failed(self, channel: Channel, failed: Sequence[Operation]) -> None:
+        """A write that met another one could not be applied across: said of some keys, in the log for all."""
+        for operation in failed:
+            places = set(operation.written) - self._said
+            if places and len(self._said) < FAILURES_SAID:
+                self._said |= places
+                command = repr(b" ".join(operation.args)[:200])[2:-1]
+                text = f"a write of {channel.origin} met another one and failed at {channel.target}: {command}"
+                self._actions.append(Notice("warning", "failed", text))
 
     def _arbitrate_places(self, write: Pending, site: str, authority: str, *, anew: bool = False) -> None:
         """Settle every key of a write, or with `anew` those that are not being settled already."""

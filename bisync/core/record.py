@@ -74,7 +74,8 @@ class Record:
     def conclude(self, other: Callable[[str], str]) -> None:
         """Settled. A winner that failed at the other site does not stand, if some write of that site did not fail."""
         winner = self.verdict.winner
-        if (winner.site, winner.clock) not in self.failed:
+        renewed = winner.operation.expires and any(site == winner.site for site, _ in self.failed)  # of another type
+        if (winner.site, winner.clock) not in self.failed and not renewed:
             return
         held = [c for c in self.sides.get(other(winner.site), Side()).kept if (c.site, c.clock) not in self.failed]
         if held:
