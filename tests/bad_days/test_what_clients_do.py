@@ -107,7 +107,8 @@ class TestCommandsAboutMoreThanKeys:
 
     @pytest.mark.parametrize("site", ["east", "west"])
     def test_a_swap_of_databases(self, tmp_path: pathlib.Path, site: str) -> None:
-        with running(tmp_path) as (day, engine):
+        tables = f'{QUICK}\n[commands]\nswapdb = "pass"\n'  # a two-way job stops without it
+        with running(tmp_path, tables=tables) as (day, engine):
             day.east.do("SET", "one", "1", db=1)
             day.wait_drained(engine)
             day.servers[site].do("SWAPDB", 0, 1)
