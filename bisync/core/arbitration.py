@@ -13,11 +13,8 @@ import collections
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-import attrs
-
 from bisync.core.actions import Conflict, Replaced
 from bisync.core.commands import EVERY_KEY, TTL, Write, same_place
-from bisync.core.commands.places import Element
 from bisync.core.floor import Lows
 from bisync.core.operation import Operation
 from bisync.core.pending import PendingWrites, Place
@@ -25,62 +22,10 @@ from bisync.core.policy import Contender, Verdict, judge
 from bisync.core.position import Clock
 from bisync.core.record import Record
 from bisync.core.rules import Rules
+from bisync.core.unit import Absorbed, Arbitration, Unit, is_wide, overwrites
 
 STUCK_MS_MIN, STUCK_MS_MAX = 1_000, 60_000
 """The pause before a round that failed is tried again; it doubles with each in a row."""
-
-
-@attrs.frozen(slots=True)
-class Unit:
-    """What one arbitration is about. Databases as the source numbers them."""
-
-    database: int
-    key: bytes
-    element: Element | None = None  # (type, name); None: the whole key
-
-    @property
-    def place(self) -> Place:
-        """Its key."""
-        return self.database, self.key
-
-    @property
-    def whole(self) -> "Unit":
-        """The unit of its whole key."""
-        return self if self.element is None else Unit(self.database, self.key)
-
-    def as_write(self) -> Write:
-        """A write of just this unit, to compare footprints with."""
-        return Write(self.database, self.key, self.element, True)
-
-
-@attrs.define(slots=True, eq=False)
-class Arbitration:
-    """The settling of one unit."""
-
-    unit: Unit
-    authority: str
-    winner: Contender | None  # None: no conflict began it, but a restart or an error reply
-    low: dict[str, int]  # per site, an offset at or before every write concerned: recovery reads from there
-    marked: dict[str, int] | None = None  # what `low` becomes once a note says who is right: see `Arbiter.mark`
-    mark: int = 0  # which note that is
-    phase: str = "new"  # new -> fenced -> restoring; gone when done
-    number: int = 0  # of its round; the newest is the one that counts
-    fenced_at: str = ""
-    overtook: bool = False  # a restore may have overtaken writes: then the authority alone has them all
-    wiped: set[str] = attrs.field(factory=set)  # sites where what they had written was replaced by the other's write
-    blocked: bool = False  # of a whole key: elements of it must be settled before
-    dirty: bool = False  # a write was overtaken by the restore: another round is owed
-    stuck: str = ""  # why the last round failed; it is tried again after a pause
-    replaced: Replaced | None = None  # what the newest restore that changed something found at the loser's site
-    kept: str = ""  # SHA-256 of what that restore put there, in hex
-    failures: int = 0  # rounds that failed, in a row
-    due_ms: int | None = None  # when a stuck one is tried again; None: not said yet
-    record: Record | None = None  # for the log; None: no conflict was found over it
-    absorbed: list["Absorbed"] = attrs.field(factory=list)  # of the elements that it took in
-
-
-Absorbed = tuple[Record, Replaced | None, str]
-"""The record of an arbitration that a whole key's took in, and what its restores had replaced and put there."""
 
 
 class Arbiter:
@@ -101,7 +46,6 @@ class Arbiter:
         self._unrecorded: dict[int, Record] = {}  # those that the log does not have yet, by number
         self._lows: Lows[Arbitration | Record] = Lows(self._lives)
         self._new: list[tuple[Record, str, Replaced | None, str]] = []  # since the last `take_told`
-        self.found = 0  # arbitrations with a conflict
 
     def __len__(self) -> int:
         return len(self._open)
@@ -145,7 +89,6 @@ class Arbiter:
         if held.record is None:
             number, policy = next(self._records), self._rules.policy_for(unit.key)
             held.record = Record(number, *unit.place, held.unit.element, policy, verdict, dict(held.low))
-            self.found += 1
             self._tell(held.record, "open")
         if not verdict.certain:
             held.record.certain = False
@@ -244,7 +187,8 @@ class Arbiter:
             authority = self._rules.other(winner.site)
         lows = {site: low.get(site, self._positions.get(site, 0)) for site in self._rules.sites}
         absorbed: list[Absorbed] = []
-        overtook, near = verdict is None, list[Arbitration]()
+        overtook = verdict is None
+        near: list[Arbitration] = []
         if unit.whole in self._open:
             unit = unit.whole
         elif unit.element is None and unit.place in self._by_place:
@@ -272,7 +216,10 @@ class Arbiter:
                 if held.record is not None and against is not None:
                     held.record.verdict = against
                 if held.blocked and overwrites(winner, unit):
-                    self._absorb(unit, winner, held.low, authority)  # what its elements held does not matter any more
+                    # what its elements held does not matter any more
+                    _, absorbed = self._absorb(unit, winner, held.low, authority)
+                    held.absorbed += absorbed
+                    self._lows.note(held, held.low)
         # otherwise the authority stays: it already holds both sites' writes, the other may not
 
     def _absorb(
@@ -481,15 +428,3 @@ class Arbiter:
         del self._rounds[arbitration.number]
         arbitration.phase = "new"
         self._waiting.append(arbitration)
-
-
-def overwrites(winner: Contender, unit: Unit) -> bool:
-    """Does the winning write make everything before it irrelevant for this unit?"""
-    whole = unit.as_write()
-    writes = winner.operation.footprint.writes
-    return any(w.overwrites and w.element in (None, unit.element) and same_place(w, whole) for w in writes)
-
-
-def is_wide(write: Write) -> bool:
-    """Does it touch every key of a database?"""
-    return (write.database, write.key) == EVERY_KEY

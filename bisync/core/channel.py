@@ -44,9 +44,8 @@ class Channel:
     moments: Moments = attrs.field(factory=Moments)  # when the bytes of the origin's stream were written
     processed: int = 0  # offset in the origin's stream up to which everything was acted on
     pending: PendingWrites = attrs.field(factory=PendingWrites)
-    failed: dict[Clock, tuple[int, ...]] = attrs.field(
-        factory=dict
-    )  # pending writes, and which commands of them failed
+    # pending writes of which commands failed at the target, and which of their operations those were
+    failed: dict[Clock, tuple[int, ...]] = attrs.field(factory=dict)
     missed: set[Clock] = attrs.field(factory=set)  # those that renewed a key which was not there, or had no expiry
     refused: str = ""  # why the target refuses at present
     refusals: int = 0  # in a row

@@ -189,7 +189,7 @@ class Delivery:
             channel.counters.operations += item.operations
             channel.counters.bytes += item.size if item.operations else 0
             if item.renewals:
-                self._check_renewals(channel, item, flight.replies_of(n, results)[-len(item.parts) :])
+                self._check_renewals(channel, item, flight.answers(n, results))
             if item.kind == "probe":
                 self.rounds.probe_answered(channel.target, item.probes, flight.answers(n, results))
             elif item.kind == "fence":
@@ -197,7 +197,7 @@ class Delivery:
             elif item.kind == "restore":
                 self.rounds.restore_answered(item.number, flight.answers(n, results))
             elif item.kind == "note":
-                self.rounds.note_landed(item.mark)
+                self.rounds.note_landed(item.mark, flight.answers(n, results))
             elif item.kind == "finish":
                 self.copying.finished = True
                 self.actions.append(Notice("info", "copied", f"the full copy of {channel.origin} is finished"))
@@ -227,16 +227,16 @@ class Delivery:
                 continue
             if item.kind == "copied":
                 hint = "a target must be of the source's version or newer, to know its RDB format"
-                self._refuse(channel, f"{channel.target} cannot take a key of the copy: {error}", hint)
+                self._refuse(f"{channel.target} cannot take a key of the copy: {error}", hint)
             elif item.kind == "write":
                 text = f"{channel.target}: {error}; the key was changed there by something else"
                 if item.clock is not None and self.rules.bidirectional:
-                    replies = flight.replies_of(n, results) if item.wipes else flight.answers(n, results)
+                    replies = flight.answers(n, results)
                     failed = tuple(at for at, reply in enumerate(replies) if isinstance(reply, Exception))
                     channel.failed[item.clock] = failed
                 self._left_unequal(text)
 
-    def _refuse(self, channel: Channel, what: str, hint: str) -> None:
+    def _refuse(self, what: str, hint: str) -> None:
         if self.rules.on_refused != "quarantine":
             raise BisyncError(what, hint=f'{hint}; or set on_refused = "quarantine" to set such commands aside')
         self.actions.append(Notice("error", "quarantined", what))
@@ -269,5 +269,6 @@ class Delivery:
                 self.rounds.refused(item, channel.target, refusal.text)
                 item.kind, item.number = "refused", 0
             else:
-                self._refuse(channel, f"{what}; set aside: {item.summary()}", refusal.hint)
+                word = "set aside" if self.rules.on_refused == "quarantine" else "refused"
+                self._refuse(f"{what}; {word}: {item.summary()}", refusal.hint)
             item.parts, item.renewals = (), ()

@@ -7,7 +7,7 @@ had seen the other. What it costs on a hot key is the business of `near`.
 import itertools
 from collections.abc import Iterator, Sequence
 
-from bisync.core.arbitration import Arbiter, Unit, is_wide, overwrites
+from bisync.core.arbitration import Arbiter
 from bisync.core.commands import EVERY_KEY, TTL, Write, commute, deletes, same_place
 from bisync.core.commands.effect import same_outcome
 from bisync.core.near import FEW, Group, Held, Near
@@ -15,6 +15,7 @@ from bisync.core.operation import Operation
 from bisync.core.pending import Pending, PendingWrites, Place, places_of
 from bisync.core.policy import Contender, judge
 from bisync.core.rules import Rules
+from bisync.core.unit import Unit, is_wide, overwrites
 
 
 class Detector:

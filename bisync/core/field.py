@@ -6,9 +6,9 @@ import attrs
 
 from bisync.core.abilities import Abilities
 from bisync.core.actions import Replaced
-from bisync.core.arbitration import Unit
 from bisync.core.resp import pack
 from bisync.core.restore import Ask, Copy, Loser, Outcome, digest
+from bisync.core.unit import Unit
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ them (WATCH is per database, hence the SELECT 0). While a transaction is under w
 
 import collections
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import attrs
 
@@ -54,19 +54,19 @@ class Transaction:
     tag: Tag
     clock: Clock  # what the tag says is applied once this is
     begins: list[int]  # for each item, the index of its first reply in EXEC's array; and the end
+    selects: Collection[int]  # the items that begin with a SELECT
 
     def replies_of(self, n: int, results: Sequence[object]) -> Sequence[object]:
         """Of EXEC's array, the replies to the `n`th item, those of a SELECT before it included."""
         return results[self.begins[n] : self.begins[n + 1]]
 
     def answers(self, n: int, results: Sequence[object]) -> list[object]:
-        """Of EXEC's array, the replies to the parts of the `n`th item, and to no SELECT. Not for an item that wipes."""
+        """Of EXEC's array, the replies to the parts of the `n`th item, to no SELECT and to nothing that was added."""
         databases = [database for database, _ in self.items[n].parts]
-        turns = [a != b for a, b in itertools.pairwise(databases)]
-        replies = self.replies_of(n, results)
-        first = len(replies) - len(databases) - sum(turns)  # 1 where a SELECT came before all
+        turns = (a != b for a, b in itertools.pairwise(databases))
+        first = self.begins[n] + (n in self.selects)
         places = itertools.accumulate(turns, lambda at, turn: at + 1 + turn, initial=first)
-        return [replies[at] for at in places] if databases else []
+        return [results[at] for at in places] if databases else []
 
 
 class Link:
@@ -132,7 +132,7 @@ class Link:
     def send(self, items: list[Item], clock: Clock, tag: Tag, notes_again: Callable[[], Sequence[Part]]) -> Transaction:
         """Make a transaction of items and put it in flight. `notes_again` gives what a wiping item takes away."""
         marker = pack(b"SET", self._tag_key, tag.encode())
-        pieces, begins = [MULTI, marker], []
+        pieces, begins, selects = [MULTI, marker], [], set()
         database, replies = 0, 1
         for item in items:
             begins.append(replies)
@@ -142,6 +142,8 @@ class Link:
             for wanted, command in parts:
                 if wanted != database:
                     self._check_database(wanted)
+                    if replies == begins[-1]:
+                        selects.add(len(begins) - 1)
                     database = wanted
                     pieces.append(select(database))
                     replies += 1
@@ -150,7 +152,7 @@ class Link:
         begins.append(replies)
         pieces += (EXEC, self._guard)
         # MULTI and EXEC, one QUEUED for each command, then SELECT, WATCH and GET
-        self.in_flight = Transaction(items, b"".join(pieces), 2 + replies + 3, tag, clock, begins)
+        self.in_flight = Transaction(items, b"".join(pieces), 2 + replies + 3, tag, clock, begins, selects)
         return self.in_flight
 
     def _check_database(self, wanted: int) -> None:

@@ -24,7 +24,7 @@ _SETTINGS = {
 }
 """Commands about which a job file may choose: pass, drop or stop."""
 
-_WIPERS = frozenset((b"FLUSHALL", b"FLUSHDB", b"SWAPDB"))
+WIPERS = frozenset((b"FLUSHALL", b"FLUSHDB", b"SWAPDB"))
 """Commands that may take the tag and the notes away."""
 
 
@@ -155,7 +155,7 @@ class Understanding:
         packed = command.raw if outward == tuple(command.args) else pack(*outward)
         if outward[0].upper() in (b"DEL", b"UNLINK"):
             packed = pack(outward[0].lower(), *outward[1:])  # see `echo`: in capitals they are the server's own
-        return Operation(inward, home, packed, target, commands.row(inward[0].upper()), command.name in _WIPERS)
+        return Operation(inward, home, packed, target, commands.row(inward[0].upper()), command.name in WIPERS)
 
     def _refuse(self, command: Command, reason: str, hint: str = QUARANTINE) -> Notice:
         text = b" ".join(command.args)[:200]

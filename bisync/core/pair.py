@@ -11,7 +11,7 @@ import attrs
 
 from bisync.core import echo
 from bisync.core.actions import Action, Notice
-from bisync.core.arbitration import Arbiter, Unit
+from bisync.core.arbitration import Arbiter
 from bisync.core.channel import Channel
 from bisync.core.copying import Copying
 from bisync.core.delivery import Delivery
@@ -19,13 +19,14 @@ from bisync.core.detection import Detector
 from bisync.core.floor import Floors
 from bisync.core.link import Item, Link, Part
 from bisync.core.moment import BEFORE_ALL, Moment
-from bisync.core.operation import Operation, Understanding, copied_operation
+from bisync.core.operation import WIPERS, Operation, Understanding, copied_operation
 from bisync.core.pending import Pending, Place
 from bisync.core.position import START, Position, stream_clock
 from bisync.core.round import Notes, Rounds
 from bisync.core.rules import Rules
 from bisync.core.stream import Command, Entry, StreamReader
 from bisync.core.tag import Tag, beat_key, open_key, tag_key
+from bisync.core.unit import Unit
 from bisync.errors import TagLost
 
 FAILURES_SAID = 1_000
@@ -197,6 +198,8 @@ class Pair:
                 self._beat_read(channel, command, now_ms)
             elif key != self._open_key:
                 channel.worth_telling = True
+            elif not channel.reached_take and not self._is_own(tag):
+                self.rounds.note_read(channel.origin, command.args)
         if self._is_own(tag):
             channel.reached_take = True
             for number in tag.rounds:
@@ -229,10 +232,12 @@ class Pair:
         the deletion is the site's own, as one by its timer would be.
         """
         across = self.channels[channel.target]
+        deletions = echo.deleted_by_server(entry)
+        if not deletions and not across.pending.holds_copied():
+            return
         applied = list(across.pending.up_to(tag.applied))
         for copied, place in echo.not_copied(entry, applied):
             self.arbiter.arbitrate(Unit(*place), None, {across.origin: copied.start}, across.origin)
-        deletions = echo.deleted_by_server(entry)
         if not deletions:
             return
         own, again, meant = [], echo.written_after(entry), echo.written_by(applied)
@@ -300,6 +305,8 @@ class Pair:
         operations = self._understood(channel, entry.commands, when.latest_us // 1000, now_ms)
         if operations:
             self._written(channel, entry, operations, when, now_ms)
+        if not channel.reached_take and any(command.name in WIPERS for command in entry.commands):
+            self.rounds.wiped(channel.origin, self.floors)
 
     def _written(self, channel: Channel, entry: Entry, operations: list[Operation], when: Moment, now_ms: int) -> None:
         """Compare, remember and queue what was written at a site by its clients, or by its own expiry."""
@@ -314,10 +321,7 @@ class Pair:
             parts = [(o.target_database, o.packed) for o in operations]
             item = Item("write", parts, size, clock, (entry.start, entry.database), now_ms, operations=len(parts))
             item.wipes = any(o.wipes for o in operations)
-            if (
-                len({database for database, _ in parts}) == 1 and not item.wipes
-            ):  # else the replies do not stand in the parts' places
-                item.renewals = tuple(n for n, o in enumerate(operations) if o.expires)
+            item.renewals = tuple(n for n, o in enumerate(operations) if o.expires)
             channel.link.put(item)
 
     def _understood(self, channel: Channel, commands: Iterable[Command], time_ms: int, now_ms: int) -> list[Operation]:

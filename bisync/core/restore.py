@@ -15,9 +15,9 @@ import attrs
 
 from bisync.core.abilities import Abilities
 from bisync.core.actions import Replaced
-from bisync.core.arbitration import Unit
 from bisync.core.commands.places import Element
 from bisync.core.resp import pack
+from bisync.core.unit import Unit
 from bisync.errors import BisyncError
 
 T = TypeVar("T")
@@ -83,8 +83,9 @@ def expiry(key: bytes, able: Abilities, *, exact: bool = True) -> Ask[int | None
     Before Redis 7.0 only what is left of the time can be asked for. So the clock is read before it and after it; where
     it went on in between, NotNow is raised, or the moment may be 1 ms off if it need not be exact.
     """
-    if able.has(b"PEXPIRETIME"):
-        return Ask([pack(b"PEXPIRETIME", key)], lambda replies: _time(replies[0]))
+    commands = [pack(*words) for words in expiry_words(key, able)]
+    if len(commands) == 1:
+        return Ask(commands, lambda replies: _time(replies[0]))
 
     def read(replies: Sequence[object]) -> int | None:
         before, left, after = replies
@@ -94,7 +95,14 @@ def expiry(key: bytes, able: Abilities, *, exact: bool = True) -> Ask[int | None
             raise NotNow("the clock went on between two reads")
         return _clock_ms(before) + left
 
-    return Ask([pack(b"TIME"), pack(b"PTTL", key), pack(b"TIME")], read)
+    return Ask(commands, read)
+
+
+def expiry_words(key: bytes, able: Abilities) -> list[tuple[bytes, ...]]:
+    """The words of the commands of `expiry`."""
+    if able.has(b"PEXPIRETIME"):
+        return [(b"PEXPIRETIME", key)]
+    return [(b"TIME",), (b"PTTL", key), (b"TIME",)]
 
 
 def _time(reply: object) -> int | None:
@@ -108,39 +116,46 @@ def _clock_ms(reply: object) -> int:
 
 
 # -- elements
-_READS: dict[str, Callable[[bytes, bytes], bytes]] = {
-    "hash": lambda key, name: pack(b"HGET", key, name),
-    "set": lambda key, name: pack(b"SISMEMBER", key, name),
-    "zset": lambda key, name: pack(b"ZSCORE", key, name),
+_READS = {"hash": b"HGET", "set": b"SISMEMBER", "zset": b"ZSCORE"}
+_PUTS: dict[str, Callable[[bytes, bytes, bytes], tuple[bytes, ...]]] = {
+    "hash": lambda key, name, value: (b"HSET", key, name, value),
+    "set": lambda key, name, value: (b"SADD", key, name),
+    "zset": lambda key, name, value: (b"ZADD", key, value, name),
+    "ttl": lambda key, name, value: (b"PEXPIREAT", key, value),
 }
-_PUTS: dict[str, Callable[[bytes, bytes, bytes], bytes]] = {
-    "hash": lambda key, name, value: pack(b"HSET", key, name, value),
-    "set": lambda key, name, value: pack(b"SADD", key, name),
-    "zset": lambda key, name, value: pack(b"ZADD", key, value, name),
-    "ttl": lambda key, name, value: pack(b"PEXPIREAT", key, value),
+_REMOVES: dict[str, Callable[[bytes, bytes], tuple[bytes, ...]]] = {
+    "hash": lambda key, name: (b"HDEL", key, name),
+    "set": lambda key, name: (b"SREM", key, name),
+    "zset": lambda key, name: (b"ZREM", key, name),
+    "ttl": lambda key, name: (b"PERSIST", key),
 }
-_REMOVES: dict[str, Callable[[bytes, bytes], bytes]] = {
-    "hash": lambda key, name: pack(b"HDEL", key, name),
-    "set": lambda key, name: pack(b"SREM", key, name),
-    "zset": lambda key, name: pack(b"ZREM", key, name),
-    "ttl": lambda key, name: pack(b"PERSIST", key),
-}
+
+
+def read_words(key: bytes, element: Element) -> tuple[bytes, ...]:
+    """The words of the command that reads an element. For a time to live `expiry_words` has them."""
+    return _READS[element[0]], key, element[1]
+
+
+def put_words(key: bytes, element: Element, value: bytes | None) -> tuple[bytes, ...]:
+    """The words of the command that gives an element this value, or, with None, takes it away."""
+    kind, name = element
+    return _REMOVES[kind](key, name) if value is None else _PUTS[kind](key, name, value)
 
 
 def _element(key: bytes, element: Element, able: Abilities, *, exact: bool = True) -> Ask[bytes | None]:
     """Reads one element: a field's value, a member's score, "1" for a member of a set, a time to live in ms as text."""
-    kind, name = element
-    if kind == "ttl":
+    if element[0] == "ttl":
         when = expiry(key, able, exact=exact)
         return Ask(when.commands, lambda replies: _number(when.read(replies)))
-    return Ask([_READS[kind](key, name)], lambda replies: _present(replies[0]))
+    return Ask([pack(*read_words(key, element))], lambda replies: present(replies[0]))
 
 
 def _number(found: int | None) -> bytes | None:
     return None if found is None else b"%d" % found
 
 
-def _present(reply: object) -> bytes | None:
+def present(reply: object) -> bytes | None:
+    """The reply to `read_words` as a value: a member of a set that is there is "1"."""
     if isinstance(reply, int):  # SISMEMBER
         return b"1" if reply else None
     assert reply is None or isinstance(reply, bytes)
@@ -157,9 +172,8 @@ class ElementCopy(Copy):
 
     def restore(self, loser: Loser) -> Ask[Outcome]:
         """Add it or take it away."""
-        kind, name = self.element
         before = _element(self.key, self.element, loser.able, exact=False)
-        put = _REMOVES[kind](self.key, name) if self.value is None else _PUTS[kind](self.key, name, self.value)
+        put = pack(*put_words(self.key, self.element, self.value))
 
         def outcome(replies: Sequence[object]) -> Outcome:
             held = before.read(replies[: len(before.commands)])
@@ -344,7 +358,11 @@ def read_note(name: bytes, value: bytes) -> tuple[Unit, tuple[int, int], str]:
         return unit, (int(epoch), int(number)), str(authority)
     except (ValueError, TypeError, AttributeError) as e:
         raise BisyncError(
-            f"the note {name[:60]!r} of an open arbitration cannot be read",
+            f"the note {_cut(name)} of an open arbitration cannot be read: it holds {_cut(value)}",
             why=type(e).__name__,
             hint="was the key bisync:<job>:open written by something else? Then delete that field",
         ) from None
+
+
+def _cut(text: bytes) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + b"...")[1:]

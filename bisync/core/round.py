@@ -14,7 +14,7 @@ import attrs
 from bisync.core import field, merge, rebuild, restore
 from bisync.core.abilities import Abilities
 from bisync.core.actions import Replaced
-from bisync.core.arbitration import Arbiter, Arbitration, Unit
+from bisync.core.arbitration import Arbiter
 from bisync.core.channel import Channel
 from bisync.core.commands.places import FUNCTIONS
 from bisync.core.floor import Floors
@@ -25,6 +25,7 @@ from bisync.core.resp import pack
 from bisync.core.restore import Ask, Copy, Loser, NotNow, Outcome, Unfit
 from bisync.core.rules import Rules
 from bisync.core.tag import open_key
+from bisync.core.unit import Arbitration, Unit
 
 Notes = dict[Unit, tuple[tuple[int, int], str]]
 """Per unit: the round (epoch, number) whose restore was begun, and the authority."""
@@ -73,9 +74,15 @@ class Rounds:
         self._rounds: dict[int, _Round] = {}  # by number
         self._open_key = open_key(rules.job)
         self._marked: dict[int, Arbitration] = {}  # by mark: whose note is on its way
+        self._read: dict[str, Notes] = {x: {} for x in rules.sites}  # that earlier lives wrote, as the streams show
 
     def take_up_notes(self, floors: Floors) -> None:
-        """A starting engine settles the noted units first: where both sites have a note, the newer round decides."""
+        """A starting engine settles the noted units first: where both sites have a note, the newer round decides.
+
+        A one-way job settles nothing: what is noted was left by a two-way job of the same name.
+        """
+        if not self._rules.bidirectional:
+            return
         newest: Notes = {}
         for notes in self._notes.values():
             for unit, (number, authority) in notes.items():
@@ -85,6 +92,27 @@ class Rounds:
         for unit, (_, authority) in sorted(newest.items(), key=lambda n: n[1][0]):
             if unit.element is None or unit.whole not in newest:
                 self._arbiter.arbitrate(unit, None, low, authority)
+
+    def note_read(self, x: str, args: Sequence[bytes]) -> None:
+        """The stream of `x` shows that an earlier life changed its notes there with this command: HSET or HDEL."""
+        read = self._read[x]
+        if args[0] == b"HSET":
+            unit, number, authority = restore.read_note(args[2], args[3])
+            read[unit] = number, authority
+        else:
+            for unit in [unit for unit in read if restore.note_name(unit) in args[2:]]:
+                del read[unit]
+
+    def wiped(self, x: str, floors: Floors) -> None:
+        """A client has taken the notes of `x` away, and the life that saw it may have ended before it wrote them again.
+
+        Floors stay before the notes of open arbitrations, so the stream has shown all that stood there.
+        """
+        low = {site: floors.offset(site) for site in self._rules.sites}
+        for unit, (_, authority) in self._read[x].items():
+            if unit not in self._notes[x]:
+                self._arbiter.arbitrate(unit, None, low, authority)
+        self._read[x].clear()
 
     # -- probes
     def begin(self) -> None:
@@ -194,7 +222,7 @@ class Rounds:
             return
         assert held.loser is not None
         ask, held.restore = held.restore, None
-        error = _error(replies)
+        error = _error(replies[1:])
         if error is not None:
             self._failed(number, held.loser.site, str(error))
             return
@@ -203,8 +231,15 @@ class Rounds:
             if outcome.replaced is not None and not _is_ours(outcome.replaced, held.arbitration):
                 held.arbitration.replaced = outcome.replaced
             held.arbitration.kept = outcome.kept
-            if outcome.turn:
+            if isinstance(replies[0], Exception):  # the unit is restored, but without its note a crash would lose that
+                self._put_off(number, self._without_note(held.loser.site, replies[0]))
+            elif outcome.turn:
                 self._arbiter.turn(number)
+
+    def _without_note(self, site: str, error: Exception) -> str:
+        key = self._open_key.decode()
+        step = f"delete what a client has put there: DEL {key} in database 0"
+        return f"{site}: the key {key}, where bisync keeps its notes, takes none ({error}); {step}"
 
     def came_back(self, x: str, number: int) -> None:
         """The echo of a fence or a restore was read in the stream of `x`."""
@@ -232,9 +267,11 @@ class Rounds:
         self._marked[item.mark] = arbitration
         self._put_towards(y, item)
 
-    def note_landed(self, mark: int) -> None:
-        """A note of its own stands beside the data."""
-        self._arbiter.advance(self._marked.pop(mark), mark)
+    def note_landed(self, mark: int, replies: Sequence[object]) -> None:
+        """The replies to a note of its own: now it stands beside the data, unless something else has its key."""
+        arbitration = self._marked.pop(mark)
+        if _error(replies) is None:
+            self._arbiter.advance(arbitration, mark)
 
     # -- what does not succeed
     def refused(self, item: Item, site: str, text: str) -> None:

@@ -6,20 +6,20 @@ import attrs
 import trio
 
 from bisync.core import states
-from bisync.core.arbitration import Arbiter, Arbitration, Unit
+from bisync.core.arbitration import Arbiter
 from bisync.core.link import Item
 from bisync.core.rules import Rules
+from bisync.core.unit import Arbitration, Unit
 from bisync.runtime.life import Life
 from bisync.runtime.wallclock import WallClock, machine_ms
 from bisync.status import NAMED, ChannelReport, Drained, OpenUnit, Report
-from bisync.text import readable
+from bisync.text import shown
 
 REPORT_S = 0.2  # while something changes
 IDLE_REPORT_S = 1.0  # a report that is older than some seconds is a dead engine's
 RATE_S = 1.0  # rates are of the last second or a little more
 LOOKED_AT_MAX = 10_000  # open arbitrations; the oldest come first, so those that do not come to an end are among them
 UNSETTLED_MAX = 20  # units in a report
-KEY_BYTES_MAX = 200  # of a unit's key, and of its element
 
 
 @attrs.define
@@ -99,7 +99,8 @@ class Reporter:
     def _drained(self, life: Life) -> dict[str, Drained]:
         if life.pair is None or not life.following:
             return {}
-        return {x: Drained(life.replids[x], life.pair.drained(x)) for x in self._rules.origins if x in life.replids}
+        tags = {x: life.tags.get(self._rules.channel(x)) for x in self._rules.origins if x in life.replids}
+        return {x: Drained(life.replids[x], life.pair.drained(x), t.applied if t else None) for x, t in tags.items()}
 
     def _channel(self, life: Life, x: str) -> ChannelReport:
         totals = self._totals[x]
@@ -148,9 +149,9 @@ class Reporter:
 
 def _as_told(arbitration: Arbitration, since_ms: int) -> OpenUnit:
     unit = arbitration.unit
-    element = None if unit.element is None else (unit.element[0], _cut(unit.element[1]))
-    return OpenUnit(unit.database, _cut(unit.key), element, arbitration.stuck, since_ms)
+    element = None if unit.element is None else (unit.element[0], _text(unit.element[1]))
+    return OpenUnit(unit.database, _text(unit.key), element, arbitration.stuck, since_ms)
 
 
-def _cut(data: bytes) -> str:
-    return readable(data[:KEY_BYTES_MAX]) + ("..." if len(data) > KEY_BYTES_MAX else "")
+def _text(data: bytes) -> str:
+    return shown(data) if data else ""

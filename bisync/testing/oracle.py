@@ -6,12 +6,12 @@ write had seen stands in the tags before it. So the two can be held against each
 
 import attrs
 
-from bisync.core.arbitration import Unit
 from bisync.core.commands import commute
 from bisync.core.detection import units_in_doubt
 from bisync.core.echo import deleted_by_server
 from bisync.core.operation import Operation, Understanding
 from bisync.core.position import START, Clock, stream_clock
+from bisync.core.unit import Unit
 from bisync.testing.pair import SimulatedPair
 
 

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bisync.core.actions import Replaced
-from bisync.core.arbitration import STUCK_MS_MAX, STUCK_MS_MIN, Arbiter, Arbitration, Unit
+from bisync.core.arbitration import STUCK_MS_MAX, STUCK_MS_MIN, Arbiter
 from bisync.core.commands import TTL, same_place
 from bisync.core.policy import judge
 from bisync.core.position import stream_clock
+from bisync.core.unit import Arbitration, Unit
 from tests.core.writes import RULES, K, Meeting, contender, operation, write
 
 
@@ -271,7 +272,7 @@ def test_conflicts_are_counted_and_repairs_are_not() -> None:
     meet(subject, "HSET h a 1", "HSET h a 2", unit=Unit(0, b"h", ("hash", b"a")))
     opened(subject, "SET k c", "SET k d")
     subject.arbitrate(Unit(0, b"repaired"), None, {}, "east")
-    assert (subject.found, len(subject)) == (2, 3)
+    assert (subject.unrecorded, len(subject)) == (2, 3)
     repaired = [a for a in subject if a.winner is None]
     assert repaired[0].low == {"east": 100, "west": 200}
 
@@ -460,3 +461,19 @@ def test_floors_move_once_a_note_says_who_is_right() -> None:
     assert subject.lowest("east", 900) == 10, "it is an older note's"
     subject.advance(found, mark)
     assert (subject.lowest("east", 900), subject.lowest("west", 900)) == (450, 600)
+
+
+def test_elements_that_a_waiting_key_takes_in_later_are_settled_with_it_in_the_log() -> None:
+    """They were restored from both sites, so the whole key waits; then a write replaces it all."""
+    subject = arbiter()
+    a, b = element("hash", "a"), element("hash", "b")
+    meet(subject, "HSET k a 1", "HSET k a 2", (5, 1), a)
+    meet(subject, "HSET k b 1", "HSET k b 2", (1, 5), b)
+    for arbitration in subject.begin_rounds():
+        subject.fence_came_back(arbitration.number)
+    whole = meet(subject, "APPEND k x", "APPEND k y", (1, 6))
+    meet(subject, "SET k x", "SET k y", (9, 8), starts=(3, 4))
+    assert units(*subject) == {K}
+    subject.take_told()
+    settle(subject, whole)
+    assert sorted(t.element or () for t in subject.take_told()) == [(), ("hash", b"a"), ("hash", b"b")]

@@ -1,18 +1,20 @@
 """Two writes that do not commute and of which neither had seen the other: which units they leave in doubt."""
 
+from collections.abc import Iterator
+
 import attrs
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bisync.core import detection
-from bisync.core.arbitration import Arbitration, Unit
 from bisync.core.commands import TTL
 from bisync.core.moment import BEFORE_ALL
 from bisync.core.operation import copied_operation
 from bisync.core.pending import Pending
 from bisync.core.position import START, copied_clock, stream_clock
 from bisync.core.rules import Rules
+from bisync.core.unit import Arbitration, Unit
 from bisync.testing.strategies import Command, client_commands, expiries, key_commands, keys, string_commands
 from tests.core.writes import RULES, K, Meeting, at_us, operation, write
 
@@ -123,7 +125,7 @@ def test_an_element_that_is_added_while_another_is_removed_settles_the_time_to_l
     for a, b in ((mine, theirs), (theirs, mine)):
         meeting = meet(write(a), write(b))
         assert meeting.units == {Unit(0, b"k", TTL)}
-        assert meeting.arbiter.found == 0
+        assert meeting.arbiter.unrecorded == 0
 
 
 def test_a_flush_that_meets_a_swap_cannot_be_settled_key_by_key_and_that_is_said() -> None:
@@ -359,6 +361,16 @@ def read_both(streams: dict[str, list[Written]], order: list[str], rules: Rules)
     return meeting, read
 
 
+def read_in_both_ways(
+    streams: dict[str, list[Written]], order: list[str], policy: str
+) -> Iterator[tuple[Meeting, list[Pending]]]:
+    """What `read_both` finds with the operations in groups, and with each compared with each."""
+    for few in (0, 10**9):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(detection, "FEW", few)
+            yield read_both(streams, order, attrs.evolve(RULES, policy=policy))
+
+
 orders = st.lists(st.sampled_from(RULES.sites), max_size=24)
 policies = st.sampled_from(["last-writer", "east", "west"])
 
@@ -372,13 +384,11 @@ policies = st.sampled_from(["last-writer", "east", "west"])
 def test_the_groups_find_the_units_that_comparing_all_with_all_finds(
     streams: dict[str, list[Written]], order: list[str], policy: str
 ) -> None:
-    found = []
-    for few in (0, 10**9):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(detection, "FEW", few)
-            meeting, read = read_both(streams, order, attrs.evolve(RULES, policy=policy))
-        found.append((meeting.units, [o.overruled for write in read for o in write.operations]))
-    assert found[0] == found[1]
+    grouped, all_compared = (
+        (meeting.units, [o.overruled for write in read for o in write.operations])
+        for meeting, read in read_in_both_ways(streams, order, policy)
+    )
+    assert grouped == all_compared
 
 
 @given(both_streams(OVERWRITING), orders, policies)
@@ -389,10 +399,8 @@ def test_the_groups_find_the_winners_that_comparing_all_with_all_finds(
     streams: dict[str, list[Written]], order: list[str], policy: str
 ) -> None:
     """Of writes that overwrite: where the winner does not, the first pair decides which site is the authority."""
-    found = []
-    for few in (0, 10**9):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(detection, "FEW", few)
-            meeting, _ = read_both(streams, order, attrs.evolve(RULES, policy=policy))
-        found.append({(a.unit, a.authority, a.winner.site if a.winner else None) for a in meeting.arbiter})
-    assert found[0] == found[1]
+    grouped, all_compared = (
+        {(a.unit, a.authority, a.winner.site if a.winner else None) for a in meeting.arbiter}
+        for meeting, _ in read_in_both_ways(streams, order, policy)
+    )
+    assert grouped == all_compared

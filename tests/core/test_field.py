@@ -4,10 +4,10 @@ import pytest
 
 from bisync.core.abilities import Abilities
 from bisync.core.actions import Replaced
-from bisync.core.arbitration import Unit
 from bisync.core.field import FieldCopy, fence_field
 from bisync.core.resp import pack
 from bisync.core.restore import Loser, digest
+from bisync.core.unit import Unit
 
 UNIT = Unit(0, b"h", ("hash", b"f"))
 OLD = Abilities()

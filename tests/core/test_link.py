@@ -132,12 +132,13 @@ def test_after_what_wipes_come_the_tag_and_the_notes_again() -> None:
     assert flight.replies_of(1, inside) == inside[-2:]
 
 
-@given(st.lists(st.lists(st.integers(0, 2), max_size=5), max_size=5))
-def test_each_part_has_its_own_reply_wherever_a_database_is_selected(databases: list[list[int]]) -> None:
+@given(st.lists(st.lists(st.integers(0, 2), max_size=5), max_size=5), st.sets(st.integers(0, 4)))
+def test_each_part_has_its_own_reply_wherever_a_database_is_selected(databases: list[list[int]], w: set[int]) -> None:
     items = [
-        Item("write", [(d, pack(b"%d.%d" % (n, at))) for at, d in enumerate(ds)], 1) for n, ds in enumerate(databases)
+        Item("write", [(d, pack(b"%d.%d" % (n, at))) for at, d in enumerate(ds)], 1, wipes=n in w)
+        for n, ds in enumerate(databases)
     ]
-    flight = link().send(items, stream_clock(0, 1), TAG, list)
+    flight = link().send(items, stream_clock(0, 1), TAG, lambda: [(1, pack(b"a note")), (0, pack(b"another"))])
     results = [words[0] for words in words(flight.payload)[1:-4]]  # every command stands for its reply
     for n, ds in enumerate(databases):
         assert flight.answers(n, results) == [b"%d.%d" % (n, at) for at in range(len(ds))]

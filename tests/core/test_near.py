@@ -103,7 +103,7 @@ def test_many_writes_against_many_pending_ones_cost_their_sum_and_not_their_prod
     meeting = Meeting()
     read_in_turn(meeting, east, west)
     assert steps.n <= STEPS_PER_WRITE * 2 * PENDING
-    assert len(meeting.arbiter.take_told()) == meeting.arbiter.found == records
+    assert len(meeting.arbiter.take_told()) == meeting.arbiter.unrecorded == records
     assert len(meeting.arbiter) == units
 
 
@@ -133,7 +133,7 @@ def test_so_do_writes_that_leave_as_many_units_in_doubt(east: list[str], west: l
     meeting = Meeting()
     read_in_turn(meeting, east, west)
     assert steps.n <= STEPS_PER_WRITE * 2 * PENDING
-    assert len(meeting.arbiter) == meeting.arbiter.found == PENDING
+    assert len(meeting.arbiter) == meeting.arbiter.unrecorded == PENDING
 
 
 def test_each_write_is_met_once_so_that_the_newest_of_all_wins(steps: Steps) -> None:

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from bisync.core.abilities import Abilities
 from bisync.core.actions import Replaced
-from bisync.core.arbitration import Unit
 from bisync.core.resp import pack
 from bisync.core.restore import (
     DumpCopy,
@@ -22,6 +21,7 @@ from bisync.core.restore import (
     note_name,
     read_note,
 )
+from bisync.core.unit import Unit
 from bisync.errors import BisyncError
 from bisync.testing.site import SimulatedSite
 from bisync.testing.strategies import Command

@@ -3,7 +3,7 @@
 import hiredis
 import pytest
 
-from bisync.core.arbitration import Arbiter, Arbitration, Unit
+from bisync.core.arbitration import Arbiter
 from bisync.core.channel import Channel
 from bisync.core.commands.places import FUNCTIONS
 from bisync.core.floor import Floors
@@ -13,6 +13,7 @@ from bisync.core.patterns import Scope
 from bisync.core.restore import digest, note, note_name
 from bisync.core.round import Notes, Rounds
 from bisync.core.rules import Rules
+from bisync.core.unit import Arbitration, Unit
 from bisync.testing.pair import SimulatedPair
 
 RULES = Rules("job", "east", "west", scope=Scope(databases={0: 0, 1: 3}))
@@ -384,6 +385,31 @@ def test_every_open_unit_gets_a_note_when_the_copy_is_finished_and_all_are_writt
     ] * 2
     assert note(7, 0, "east") in again[0][1]
     assert world.rounds.notes_again("east") == []
+
+
+def test_notes_that_a_client_wiped_are_taken_up_from_the_stream_but_for_those_that_were_done() -> None:
+    world = World()
+    done, open_one, changed = Unit(1, b"done"), Unit(1, b"open"), Unit(1, b"changed", ("hash", b"f"))
+    for unit, number, authority in (
+        (done, 1, "west"),
+        (open_one, 2, "west"),
+        (changed, 3, "west"),
+        (changed, 4, "east"),
+    ):
+        world.rounds.note_read("east", (b"HSET", b"notes", note_name(unit), note(6, number, authority)))
+    world.rounds.note_read("east", (b"HDEL", b"notes", note_name(done)))
+    floors = Floors([])
+    world.rounds.wiped("west", floors)
+    assert len(world.arbiter) == 0, "nothing was wiped there"
+    world.rounds.wiped("east", floors)
+    assert {a.unit: a.authority for a in world.arbiter} == {open_one: "west", changed: "east"}
+
+
+def test_notes_that_stand_are_not_taken_up_twice() -> None:
+    world = World({"east": {K: ((6, 1), "east")}})
+    world.rounds.note_read("east", (b"HSET", b"notes", note_name(K), note(6, 0, "west")))
+    world.rounds.wiped("east", Floors([]))
+    assert [a.authority for a in world.arbiter] == []
 
 
 def test_no_round_begins_before_both_streams_are_read() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from bisync.core import commands
-from bisync.core.arbitration import Arbiter, Unit
+from bisync.core.arbitration import Arbiter
 from bisync.core.detection import Detector
 from bisync.core.moment import Moment
 from bisync.core.operation import Operation
@@ -12,6 +12,7 @@ from bisync.core.policy import Contender
 from bisync.core.position import START, Clock, stream_clock
 from bisync.core.resp import pack
 from bisync.core.rules import Rules
+from bisync.core.unit import Unit
 
 RULES = Rules("job", "east", "west")
 K = Unit(0, b"k")

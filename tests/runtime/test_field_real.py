@@ -6,10 +6,10 @@ import pytest
 import redis
 
 from bisync.core.abilities import Abilities
-from bisync.core.arbitration import Unit
 from bisync.core.commands import Args
 from bisync.core.field import fence_field
 from bisync.core.restore import Loser
+from bisync.core.unit import Unit
 from bisync.testing.samples import MOMENT_MS
 from tests.runtime.command_servers import Server
 

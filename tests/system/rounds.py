@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import attrs
 import hiredis
 
-from bisync.core.arbitration import Arbiter, Arbitration, Unit
+from bisync.core.arbitration import Arbiter
 from bisync.core.channel import Channel
 from bisync.core.link import Item, Link
 from bisync.core.operation import Understanding
@@ -15,6 +15,7 @@ from bisync.core.resp import EXEC, MULTI, pack, select
 from bisync.core.round import Rounds
 from bisync.core.rules import Rules
 from bisync.core.tag import open_key
+from bisync.core.unit import Arbitration, Unit
 from bisync.testing.servers import LocalServer
 from tests.system.world import assert_same, held
 from tests.testing.twins import RealConnection, parse

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bisync.core.actions import Replaced
-from bisync.core.arbitration import Arbitration, Unit
 from bisync.core.commands.places import FUNCTIONS
+from bisync.core.unit import Arbitration, Unit
 from bisync.testing.servers import LocalServer
 from tests.system.rounds import Carrier, Words, carrier, pair_of_servers
 from tests.system.world import World, held

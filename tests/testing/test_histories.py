@@ -21,6 +21,14 @@ def test_every_history_keeps_every_promise(part: int) -> None:
     assert not failed
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(419381, id="a flush took notes away, and the life that saw it ended before it wrote them again")],
+)
+def test_histories_that_went_wrong_once(seed: int) -> None:
+    assert broken(seed) == []
+
+
 def test_the_histories_are_of_every_kind() -> None:
     kinds = [course(seed) for seed in range(200)]
     assert {kind.writes for kind in kinds} == {"any", "expiring", "wiping"}

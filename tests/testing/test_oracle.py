@@ -3,8 +3,8 @@
 import attrs
 import pytest
 
-from bisync.core.arbitration import Unit
 from bisync.core.rules import Rules
+from bisync.core.unit import Unit
 from bisync.testing import oracle
 from bisync.testing.pair import SimulatedPair
 
