@@ -5,13 +5,13 @@ had seen the other. What it costs on a hot key is the business of `near`.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from bisync.core.arbitration import Arbiter
-from bisync.core.commands import EVERY_KEY, TTL, Write, commute, deletes, same_place
+from bisync.core.commands import EVERY_KEY, TTL, Footprint, Write, deletes, same_place
 from bisync.core.commands.effect import same_outcome
 from bisync.core.near import FEW, Group, Held, Near
-from bisync.core.operation import Operation
+from bisync.core.operation import Operation, interchangeable
 from bisync.core.pending import Pending, PendingWrites, Place, places_of
 from bisync.core.policy import Contender, judge
 from bisync.core.rules import Rules
@@ -79,7 +79,7 @@ class Detector:
         pending, theirs = held
         if op.row is not None and op.row.change == "counts" and theirs.row is op.row:
             return  # increments: the most common of hot keys
-        if mine.concurrent(pending) and not commute(op.args, op.database, theirs.args, theirs.database):
+        if mine.concurrent(pending) and not interchangeable(op, theirs):
             self._conflict(site, mine, op, held)
 
     def _conflict(self, site: str, mine: Pending, op: Operation, held: Held) -> list[Unit]:
@@ -134,26 +134,35 @@ def _is_about(group: Group, unit: Unit) -> bool:
 def units_in_doubt(mine: Operation, theirs: Operation) -> list[Unit]:
     """The units whose value now depends on the order of two operations that do not commute."""
     units: dict[Unit, None] = {}
-    near = _by_key(theirs.footprint.writes)
-    for a in mine.footprint.writes:
-        for b in theirs.footprint.writes if near is None or is_wide(a) else near.get((a.database, a.key), ()):
-            if same_place(a, b) and not _equal_outcome(mine, a, theirs, b):
-                units.update(dict.fromkeys(_units_of(a, b)))
-    for p, q in ((mine, theirs), (theirs, mine)):
-        for database, key in p.footprint.reads:
-            if any(same_place(w, Write(database, key, None, False)) for w in q.footprint.writes):
-                units.update((Unit(w.database, w.key), None) for w in p.footprint.writes if not is_wide(w))
+    for a, b in _near(mine.footprint, theirs.footprint):
+        if same_place(a, b) and not _equal_outcome(mine, a, theirs, b):
+            units.update(dict.fromkeys(_units_of(a, b)))
+    for p, q in ((mine.footprint, theirs.footprint), (theirs.footprint, mine.footprint)):
+        if any(_is_written(place, q) for place in p.reads):
+            units.update((Unit(w.database, w.key), None) for w in p.writes if not is_wide(w))
     return list(units)
 
 
-def _by_key(writes: Sequence[Write]) -> dict[tuple[int, bytes], list[Write]] | None:
-    """The writes of a footprint by their keys; None where they are few, or where one touches every key."""
-    if len(writes) <= FEW or any(is_wide(w) for w in writes):
-        return None
-    found: dict[tuple[int, bytes], list[Write]] = {}
-    for write in writes:
-        found.setdefault((write.database, write.key), []).append(write)
-    return found
+def _is_written(place: Place, footprint: Footprint) -> bool:
+    if place == EVERY_KEY or EVERY_KEY in footprint.written:
+        return any(same_place(w, Write(*place, None, False)) for w in footprint.writes)
+    return place in footprint.written
+
+
+def _near(mine: Footprint, theirs: Footprint) -> Iterable[tuple[Write, Write]]:
+    """Pairs of writes among which are all that touch the same place: of thousands, not each with each."""
+    if EVERY_KEY in mine.written or EVERY_KEY in theirs.written:
+        yield from itertools.product(mine.writes, theirs.writes)
+        return
+    for place in sorted(mine.written & theirs.written):
+        ours, across = mine.by_key[place], theirs.by_key[place]
+        if min(len(ours), len(across)) <= FEW < max(len(ours), len(across)):
+            few, many = (ours, theirs) if len(ours) <= FEW else (across, mine)
+            for write in few:
+                for other in many.alike(write):
+                    yield (write, other) if few is ours else (other, write)
+        else:
+            yield from itertools.product(ours, across)
 
 
 def _equal_outcome(mine: Operation, a: Write, theirs: Operation, b: Write) -> bool:

@@ -11,11 +11,11 @@ import collections
 from collections.abc import Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from bisync.core.commands import TTL, Row, commute
+from bisync.core.commands import TTL, Row
 from bisync.core.commands.effect import effect_on
 from bisync.core.commands.kinship import ALWAYS, relation
 from bisync.core.commands.places import Element
-from bisync.core.operation import Operation
+from bisync.core.operation import Operation, interchangeable
 
 if TYPE_CHECKING:
     from bisync.core.pending import Pending
@@ -108,7 +108,7 @@ class Group:
 
 
 def _conflict(op: Operation, held: Held) -> bool:
-    return not commute(op.args, op.database, held[1].args, held[1].database)
+    return not interchangeable(op, held[1])
 
 
 def _others(kind: _Kind, op: Operation) -> Iterable[Line]:

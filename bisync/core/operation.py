@@ -88,6 +88,15 @@ class Operation:
         return (place for place in places if place != EVERY_KEY)
 
 
+def interchangeable(mine: Operation, theirs: Operation) -> bool:
+    """Do two operations give the same result in either order?"""
+    if mine.row is None or theirs.row is None:
+        return False  # a copied key commutes with nothing
+    return commands.commute(
+        *(mine.args, mine.database, theirs.args, theirs.database), mine=mine.footprint, other=theirs.footprint
+    )
+
+
 def copied_operation(database: int, key: bytes, stale: bool, mortal: bool = False, home: int = 0) -> Operation:
     """A key of a full copy, or the removal of a stale one: it overwrites the whole key, and commutes with nothing."""
     footprint = Footprint((Write(database, key, None, True),), ())

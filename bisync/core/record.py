@@ -110,5 +110,5 @@ def _offset(contender: Contender) -> int:
 
 def _write(contender: Contender) -> ConflictingWrite:
     operation, when = contender.operation, contender.when
-    command = b" ".join(operation.args)[:COMMAND_BYTES_MAX]
+    command = b" ".join(operation.args[:COMMAND_BYTES_MAX])[:COMMAND_BYTES_MAX]
     return ConflictingWrite(contender.site, command, _offset(contender), when.earliest_us, when.latest_us)

@@ -67,8 +67,8 @@ Absorbed = tuple[Record, Replaced | None, str]
 
 def overwrites(winner: Contender, unit: Unit) -> bool:
     """Does the winning write make everything before it irrelevant for this unit?"""
-    whole = unit.as_write()
-    writes = winner.operation.footprint.writes
+    whole, footprint = unit.as_write(), winner.operation.footprint
+    writes = footprint.writes if EVERY_KEY in footprint.written else footprint.alike(whole)
     return any(w.overwrites and w.element in (None, unit.element) and same_place(w, whole) for w in writes)
 
 

@@ -78,6 +78,7 @@ class SimulatedPair:
         self._memory = Memory()
         self._clients = {name: site.connect() for name, site in self.sites.items()}
         self._sockets: dict[str, _Socket] = {}  # by origin
+        self._logged: dict[tuple[int, bytes, object], list[int]] = {}  # by unit: places in the log
         self._unwritten: list[Conflict] = []  # told to the log, and lost if the engine is killed now
         self._written: dict[str, list[tuple[int, int]]] = {name: [] for name in self.sites}  # offset, time in µs
         self._marked: dict[str, int] = {}  # of these, how many the engine of this life was told
@@ -237,8 +238,10 @@ class SimulatedPair:
     def flush(self) -> None:
         """The log of conflicts is written."""
         for told in self._unwritten:
-            same = next((n for n, kept in enumerate(self.log) if _same_conflict(kept, told)), None)
+            near = self._logged.setdefault((told.database, told.key, told.element), [])
+            same = next((n for n in near if _same_conflict(self.log[n], told)), None)
             if same is None:
+                near.append(len(self.log))
                 self.log.append(told)
             else:
                 self.log[same] = told
@@ -420,8 +423,6 @@ class SimulatedPair:
 
 
 def _same_conflict(a: Conflict, b: Conflict) -> bool:
-    """Is it the same one, found again by a later life? Then some write of a site is in both."""
-    if (a.database, a.key, a.element) != (b.database, b.key, b.element):
-        return False
+    """Of one unit: is it the same one, found again by a later life? Then some write of a site is in both."""
     shared = a.offsets.keys() & b.offsets.keys()
     return any(a.offsets[x][0] <= b.offsets[x][1] and b.offsets[x][0] <= a.offsets[x][1] for x in shared)

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bisync.core import detection
-from bisync.core.commands import TTL
+from bisync.core.commands import TTL, Footprint
 from bisync.core.moment import BEFORE_ALL
 from bisync.core.operation import copied_operation
 from bisync.core.pending import Pending
@@ -404,3 +404,24 @@ def test_the_groups_find_the_winners_that_comparing_all_with_all_finds(
         for meeting, _ in read_in_both_ways(streams, order, policy)
     )
     assert grouped == all_compared
+
+
+@given(
+    st.lists(client_commands(keys(2)), min_size=2, max_size=2),
+    st.lists(client_commands(keys(2)), min_size=1, max_size=1),
+)
+def test_of_writes_to_one_place_none_is_left_out_however_many_there_are(
+    ours: list[Command], theirs: list[Command]
+) -> None:
+    """Thousands are not compared each with each."""
+    mine, other = (_footprint(commands) for commands in (ours, theirs))
+    each = {(a, b) for a in mine.writes for b in other.writes if detection.same_place(a, b)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detection, "FEW", 1)
+        few = list(detection._near(mine, other))
+    assert {(a, b) for a, b in few if detection.same_place(a, b)} == each
+
+
+def _footprint(commands: list[Command]) -> Footprint:
+    found = [operation(command).footprint for command in commands]
+    return Footprint(tuple(w for f in found for w in f.writes), tuple(r for f in found for r in f.reads))

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bisync.core import detection, near
+from bisync.core import detection, near, unit
 from bisync.core.arbitration import Arbiter
+from bisync.core.commands import commuting
 from bisync.core.near import FEW, Near
 from bisync.core.pending import Pending
 from bisync.core.position import stream_clock
@@ -15,7 +16,7 @@ PENDING = 5_000
 """So many wait at each site, on one key."""
 
 STEPS_PER_WRITE = 20
-"""Calls of `commute`, looks at groups and steps of arbitrations, for each write: no more, however many are pending."""
+"""Calls of `interchangeable`, looks at groups and steps of arbitrations, for each write: no more, however many are pending."""
 
 SOON_MS = 2_900_000_000_000
 MIXED = ["SET k {i}", "APPEND k x", "INCR k", "DEL k", "HSET k f {i}", "SADD k m{i}", "LPUSH k {i}", "PEXPIREAT k {t}"]
@@ -52,20 +53,15 @@ CASES: dict[str, tuple[list[str], list[str], int, int]] = {
 }
 
 
-class Steps:
-    """Counts what a comparison does."""
+class Counted:
+    """Counts the calls of functions."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.n = 0
-        for owner, name in (
-            (detection, "commute"),
-            (near, "commute"),
-            (near, "_newest_concurrent"),
-            (Near, "groups"),
-            (Arbiter, "conflict"),
-            (Arbiter, "arbitrate"),
-        ):
-            patch.setattr(owner, name, self._counted(getattr(owner, name)))
+        self.n, self._patch = 0, patch
+
+    def count(self, owner: object, name: str) -> None:
+        """Count this one too."""
+        self._patch.setattr(owner, name, self._counted(getattr(owner, name)))
 
     def _counted(self, function: Callable[..., object]) -> Callable[..., object]:
         def counted(*args: object, **named: object) -> object:
@@ -73,6 +69,22 @@ class Steps:
             return function(*args, **named)
 
         return counted
+
+
+class Steps(Counted):
+    """Counts what a comparison does."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        super().__init__(patch)
+        for owner, name in (
+            (detection, "interchangeable"),
+            (near, "interchangeable"),
+            (near, "_newest_concurrent"),
+            (Near, "groups"),
+            (Arbiter, "conflict"),
+            (Arbiter, "arbitrate"),
+        ):
+            self.count(owner, name)
 
 
 @pytest.fixture
@@ -134,6 +146,35 @@ def test_so_do_writes_that_leave_as_many_units_in_doubt(east: list[str], west: l
     read_in_turn(meeting, east, west)
     assert steps.n <= STEPS_PER_WRITE * 2 * PENDING
     assert len(meeting.arbiter) == meeting.arbiter.unrecorded == PENDING
+
+
+@pytest.mark.parametrize(
+    ("long", "element", "short"),
+    [
+        ("MSET", "k{i} 1", "SET k{i} 2"),
+        ("DEL", "k{i}", "SET k{i} 2"),
+        ("HSET k", "f{i} 1", "HSET k f{i} 2"),
+        ("ZADD k", "1 m{i}", "ZADD k 2 m{i}"),
+        ("SREM k", "m{i}", "SADD k m{i}"),
+        ("MSET", "k{i} 1", "MSET k{i} 2 l{i} 2"),
+    ],
+)
+@pytest.mark.parametrize("first", ["long", "short"])
+def test_one_command_with_thousands_of_places_meets_as_many_others_one_place_at_a_time(
+    long: str, element: str, short: str, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n, meeting, compared = 1_000, Meeting(), Counted(monkeypatch)
+    compared.count(detection, "same_place")
+    compared.count(unit, "same_place")
+    compared.count(commuting, "row")
+    site, other = ("east", "west") if first == "long" else ("west", "east")
+    for turn in (first, "short" if first == "long" else "long"):
+        if turn == "long":
+            meeting.read(site, write(" ".join((long, *(element.format(i=i) for i in range(n)))), at=10))
+        else:
+            meeting.read_all(other, numbered([short], n=n))
+    assert len(meeting.arbiter) == meeting.arbiter.unrecorded == n
+    assert compared.n <= 30 * n
 
 
 def test_each_write_is_met_once_so_that_the_newest_of_all_wins(steps: Steps) -> None:

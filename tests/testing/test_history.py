@@ -116,7 +116,7 @@ def no_two_writes_are_concurrent(patch: pytest.MonkeyPatch) -> None:
 
 def all_writes_commute(patch: pytest.MonkeyPatch) -> None:
     for module in (detection, near):
-        patch.setattr(module, "commute", lambda *a: True)
+        patch.setattr(module, "interchangeable", lambda *a: True)
 
 
 def the_authority_moves_for_any_winner(patch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def floors_pass_conflicts_that_are_not_in_the_log(patch: pytest.MonkeyPatch) -> 
 
 def a_conflict_is_told_of_commuting_writes_too(patch: pytest.MonkeyPatch) -> None:
     for module in (detection, near):
-        patch.setattr(module, "commute", lambda *a: False)
+        patch.setattr(module, "interchangeable", lambda *a: False)
 
 
 BREAKS: list[tuple[Break, Course | None]] = [

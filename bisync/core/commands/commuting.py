@@ -9,7 +9,9 @@ fails, at both sites.
 What is not certain is False. Tests prove every claim on a real server.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from bisync.core.commands.keys import Args
 from bisync.core.commands.normal import named_fields, zadd_options_end
@@ -17,6 +19,7 @@ from bisync.core.commands.places import EVERY_KEY, Footprint
 from bisync.core.commands.table import Row, row
 
 _Place = tuple[int, bytes]
+_T = TypeVar("_T")
 
 KEEPS_EXPIRY = frozenset(("updates", "counts", "pushes", "sets bit", "registers", "adds", "expires fields"))
 """Changes that neither delete a key nor touch the time to live of one that exists: they do not care about EXPIRE."""
@@ -33,8 +36,19 @@ def deletes(args: Args) -> bool:
     return args[0].upper() in _DELETES
 
 
-def commute(p: Args, p_database: int, q: Args, q_database: int) -> bool:
-    """Do two commands, each in its database, give the same result in either order? False where it is not certain."""
+def commute(
+    p: Args,
+    p_database: int,
+    q: Args,
+    q_database: int,
+    *,
+    mine: Footprint | None = None,
+    other: Footprint | None = None,
+) -> bool:
+    """Do two commands, each in its database, give the same result in either order? False where it is not certain.
+
+    `mine` and `other` are their footprints, where they are known: those of commands with thousands of keys are dear.
+    """
     ours, theirs = row(p[0]), row(q[0])
     if ours is None or theirs is None or "refused" in (ours.handling, theirs.handling):
         return False
@@ -42,8 +56,9 @@ def commute(p: Args, p_database: int, q: Args, q_database: int) -> bool:
         return True  # a message, a script: no data
     if "functions" in (ours.change, theirs.change):
         return ours is not theirs or _functions(p, q)
-    mine, other = ours.footprint(p, p_database), theirs.footprint(q, q_database)
-    a, b = {(w.database, w.key) for w in mine.writes}, {(w.database, w.key) for w in other.writes}
+    mine = mine or ours.footprint(p, p_database)
+    other = other or theirs.footprint(q, q_database)
+    a, b = mine.written, other.written
     if EVERY_KEY in a or EVERY_KEY in b:
         return _commute_wide(ours, mine, theirs, other)
     if not (_untouched(mine.reads, b) and _untouched(other.reads, a)):
@@ -54,7 +69,7 @@ def commute(p: Args, p_database: int, q: Args, q_database: int) -> bool:
     return _commute_on_shared_keys(ours, p, theirs, q, p_database)
 
 
-def _untouched(reads: tuple[_Place, ...], written: set[_Place]) -> bool:
+def _untouched(reads: tuple[_Place, ...], written: frozenset[_Place]) -> bool:
     return EVERY_KEY not in reads and written.isdisjoint(reads)
 
 
@@ -177,7 +192,23 @@ def _field_outcomes(row: Row, args: Args) -> dict[bytes, object]:
     return dict.fromkeys(args[first:end], b"persist" if row.name == b"HPERSIST" else plain)
 
 
-def elements_after(name: bytes, args: Args) -> dict[bytes, object]:
+LONG = 32
+"""What a command of more words makes of its keys or elements is kept, for the next comparison with the same command."""
+
+
+def _keeps_of_long_ones(make: Callable[[bytes, Args], _T]) -> Callable[[bytes, Args], _T]:
+    """A command with thousands of keys may meet thousands of others: what it does is not worked out for each anew."""
+    kept = functools.lru_cache(maxsize=2)(make)
+
+    @functools.wraps(make)
+    def made(name: bytes, args: Args) -> _T:
+        return kept(name, args) if len(args) > LONG else make(name, args)
+
+    return made
+
+
+@_keeps_of_long_ones
+def elements_after(name: bytes, args: Args) -> Mapping[bytes, object]:
     """What each element becomes; None where that depends on what it was."""
     if name in (b"HSET", b"HMSET", b"HSETNX"):
         return {field: (value,) for field, value in zip(args[2::2], args[3::2], strict=True)}
@@ -196,7 +227,7 @@ def elements_after(name: bytes, args: Args) -> dict[bytes, object]:
     return {args[3] if name == b"ZINCRBY" else args[2]: None}
 
 
-def _extended_fields(args: Args) -> dict[bytes, object]:
+def _extended_fields(args: Args) -> Mapping[bytes, object]:
     """HSETEX key [PXAT ms|KEEPTTL|...] FIELDS n field value ...: without an option it does what HSET does"""
     first, end = named_fields(args, 2, 2)
     options = [a.upper() for a in (*args[2 : first - 2], *args[end:])]
@@ -213,7 +244,8 @@ def _assigns(ours: Row, p: Args, theirs: Row, q: Args) -> bool:
     return all(mine[key] == other[key] for key in mine.keys() & other.keys())
 
 
-def values_after(name: bytes, args: Args) -> dict[bytes, Args] | None:
+@_keeps_of_long_ones
+def values_after(name: bytes, args: Args) -> Mapping[bytes, Args] | None:
     """What each key becomes; None where that depends on the moment or on what it was."""
     if name not in _WHOLE_ASSIGNMENTS:
         return None

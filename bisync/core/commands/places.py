@@ -4,6 +4,10 @@ A *place* is a key or one element of a key. Elements are `("hash", field)`, `("s
 `("ttl", b"")`, the time to live.
 """
 
+import collections
+import functools
+from collections.abc import Mapping, Sequence
+
 import attrs
 
 EVERY_KEY: tuple[int, bytes] = (-1, b"")
@@ -34,6 +38,37 @@ class Footprint:
 
     writes: tuple[Write, ...]
     reads: tuple[tuple[int, bytes], ...]  # database and key: the outcome depends on them, beyond the keys written
+
+    @functools.cached_property
+    def written(self) -> frozenset[tuple[int, bytes]]:
+        """The keys that it writes, each with its database; EVERY_KEY among them where it touches all."""
+        return frozenset((w.database, w.key) for w in self.writes)
+
+    @functools.cached_property
+    def by_key(self) -> Mapping[tuple[int, bytes], Sequence[Write]]:
+        """The writes, by database and key."""
+        found = collections.defaultdict(list)
+        for write in self.writes:
+            found[write.database, write.key].append(write)
+        return dict(found)
+
+    @functools.cached_property
+    def _by_element(self) -> Mapping[tuple[int, bytes, Element | None], Sequence[Write]]:
+        found = collections.defaultdict(list)
+        for write in self.writes:
+            found[write.database, write.key, write.element].append(write)
+        return dict(found)
+
+    @functools.cached_property
+    def _types(self) -> frozenset[str]:
+        return frozenset(w.element[0] for w in self.writes if w.element is not None) - {TTL[0]}
+
+    def alike(self, write: Write) -> Sequence[Write]:
+        """Those of its writes that may touch the place of this one, which touches one key: of many elements, few."""
+        place, element = (write.database, write.key), write.element
+        if element is None or not (element == TTL or self._types <= {element[0]}):
+            return self.by_key.get(place, ())
+        return *self._by_element.get((*place, None), ()), *self._by_element.get((*place, element), ())
 
 
 def same_place(a: Write, b: Write) -> bool:
