@@ -34,8 +34,9 @@ class Detector:
             return
         if EVERY_KEY in places:  # it reads every key: what it computed is in doubt, whichever of them was written
             places.discard(EVERY_KEY)
-            for held in across.newest_concurrent(mine):
-                self._meet(site, mine, op, held)
+            newest = (held for held in across.concurrent(mine) if not interchangeable(op, held[1]))
+            for held in itertools.islice(newest, 1):
+                self._conflict(site, mine, op, held)
         met: set[int] = set()
         for place in places:
             near = across.near(place)

@@ -17,6 +17,9 @@ from bisync.core.resp import EXEC, MULTI, pack, select
 from bisync.core.tag import Tag
 from bisync.errors import BisyncError
 
+ITEM_BYTES = 400
+"""What an item takes in memory beside its commands (measured: 320 for a SET, CPython 3.11)."""
+
 Part = tuple[int, bytes]
 """A database of the target, and a packed command to run there."""
 
@@ -37,6 +40,11 @@ class Item:
     operations: int = 0  # client commands in it, for the counters
     renewals: tuple[int, ...] = ()  # which of the parts set a time to live: they find no key where it has expired
     wipes: bool = False  # it may take the tag and the notes away: they are written again after it
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes of memory it takes."""
+        return self.size + ITEM_BYTES
 
     def summary(self) -> str:
         """Its commands, short, for a person."""
@@ -80,7 +88,7 @@ class Link:
         self._batch_commands, self._batch_bytes = batch_commands, batch_bytes
         self._guard = select(0) + pack(b"WATCH", tag_key) + pack(b"GET", tag_key)
         self._queue: collections.deque[Item] = collections.deque()
-        self.queued_bytes = 0
+        self.queued_bytes = 0  # of memory, about
         self.in_flight: Transaction | None = None
         self.held = False  # nothing may be sent until the core's owner lets go
         self.paused_until_ms = 0  # nothing may be sent before, because the target has just refused
@@ -110,12 +118,12 @@ class Link:
     def put(self, item: Item) -> None:
         """Queue an item, after all that is queued."""
         self._queue.append(item)
-        self.queued_bytes += item.size
+        self.queued_bytes += item.memory
 
     def forget(self, applied: Clock) -> None:
         """Nothing up to this clock need be sent: the target's stream has shown that it was applied."""
         while self._queue and (clock := self._queue[0].clock) is not None and clock <= applied:
-            self.queued_bytes -= self._queue.popleft().size
+            self.queued_bytes -= self._queue.popleft().memory
 
     def take(self) -> list[Item]:
         """The items of the next transaction: as many as its bounds allow, one at least (or none where none is)."""
@@ -126,7 +134,7 @@ class Link:
             items.append(item)
             commands += len(item.parts)
             size += item.size
-        self.queued_bytes -= size
+            self.queued_bytes -= item.memory
         return items
 
     def send(self, items: list[Item], clock: Clock, tag: Tag, notes_again: Callable[[], Sequence[Part]]) -> Transaction:
@@ -175,5 +183,5 @@ class Link:
         """The transaction in flight was refused as a whole: its items are the first in the queue again."""
         items = [item for item in self.landed().items if item.kind != "beat"]  # a late heartbeat says nothing
         self._queue.extendleft(reversed(items))
-        self.queued_bytes += sum(i.size for i in items)
+        self.queued_bytes += sum(i.memory for i in items)
         return items

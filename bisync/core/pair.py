@@ -135,9 +135,9 @@ class Pair:
             return False  # what follows the snapshot waits until the copy is finished
         if not self.copying.finished:
             return True  # the echoes of the copied keys end the copy, so they must be read whatever is pending
-        mine, bound = channel.pending.size, self.rules.pending_bytes
+        mine, bound = channel.pending.bytes, self.rules.pending_bytes
         across = self.channels.get(self.rules.other(x))
-        theirs = across.pending.size if across else 0
+        theirs = across.pending.bytes if across else 0
         return mine < bound or (theirs >= bound and mine <= theirs)  # else two full sides would wait for each other
 
     def receive(self, x: str, data: bytes, now_ms: int) -> None:
@@ -401,7 +401,7 @@ class Pair:
     def copy_waits(self) -> bool:
         """Must the reader of the snapshot wait, because the target is slower?"""
         channel = self.channels[self.rules.source]
-        return channel.link.queued_bytes >= self.rules.queue_bytes or channel.pending.size >= self.rules.pending_bytes
+        return channel.link.queued_bytes >= self.rules.queue_bytes or channel.pending.bytes >= self.rules.pending_bytes
 
     def snapshot_ended(self, now_ms: int) -> None:
         """Every key of the snapshot was handed in."""

@@ -29,9 +29,9 @@ class Rules:
     checkpoint_bytes: int = 16_384  # so much reading moves it even when all of it was our own lone tags
     batch_commands: int = 4096
     batch_bytes: int = 1 << 20
-    queue_bytes: int = 16 << 20  # read and not applied, per channel
+    queue_bytes: int = 16 << 20  # of memory, about: read and not applied, per channel
     database_counts: dict[str, int] = attrs.field(factory=dict)  # by target: how many databases it has, where known
-    pending_bytes: int = 64 << 20  # applied and not seen back, per site
+    pending_bytes: int = 64 << 20  # of memory, about: applied and not seen back, per site
     conflict_value_bytes: int = 1 << 16  # of a loser's value, in the log of conflicts; of a longer one only a digest
     rebuild_bytes: int = 64 << 20  # a key that takes more memory is copied in parts rather than by DUMP
 

@@ -65,7 +65,7 @@ def course(seed: int) -> Course:
         policy=draw.choice([LAST_WRITER, LAST_WRITER, "east", "west"]),
         heartbeat_ms=draw.choice([0, 0, 0, 1000]),
         batch_commands=draw.choice([1, 3, 1000]),
-        queue_bytes=draw.choice([200, 1 << 20]),
+        queue_bytes=draw.choice([2_000, 1 << 20]),
     )
     steps, crash = draw.choice([40, 120, 300]), draw.choice([0, 0.01, 0.05])
     refusals, apart = draw.choice([0, 0, 0.02]), draw.random() < 0.3

@@ -425,3 +425,11 @@ def test_of_writes_to_one_place_none_is_left_out_however_many_there_are(
 def _footprint(commands: list[Command]) -> Footprint:
     found = [operation(command).footprint for command in commands]
     return Footprint(tuple(w for f in found for w in f.writes), tuple(r for f in found for r in f.reads))
+
+
+def test_what_was_computed_from_every_key_meets_the_newest_write_of_data_and_no_message_hides_it() -> None:
+    meeting = Meeting()
+    meeting.read("west", write("SET w_1 2", at=10))
+    meeting.read("west", write("PUBLISH channel message", at=20))
+    meeting.read("east", write("SORT k BY w_* STORE to"))
+    assert only(meeting).unit == TO

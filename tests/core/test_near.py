@@ -16,7 +16,7 @@ PENDING = 5_000
 """So many wait at each site, on one key."""
 
 STEPS_PER_WRITE = 20
-"""Calls of `interchangeable`, looks at groups and steps of arbitrations, for each write: no more, however many are pending."""
+"""Calls of `interchangeable`, looks at groups, steps of arbitrations, for each write: no more, whatever is pending."""
 
 SOON_MS = 2_900_000_000_000
 MIXED = ["SET k {i}", "APPEND k x", "INCR k", "DEL k", "HSET k f {i}", "SADD k m{i}", "LPUSH k {i}", "PEXPIREAT k {t}"]

@@ -82,7 +82,7 @@ COURSES = {
     ]
 } | {
     "one-way": Course(attrs.evolve(RULES, bidirectional=False), 60, 0.05),
-    "short queues": Course(attrs.evolve(RULES, queue_bytes=200), 60, 0.05),
+    "short queues": Course(attrs.evolve(RULES, queue_bytes=2_000), 60, 0.05),
     "sites that refuse": Course(RULES, 120, 0.01, refusals=0.03),
     "kills in the copy": Course(attrs.evolve(RULES, batch_commands=1), 80, 0.2),
 }
@@ -737,7 +737,7 @@ def test_a_hot_key_with_many_writes_at_both_sites_is_one_conflict() -> None:
 
 
 def test_a_copy_is_finished_though_the_target_has_more_pending_than_its_bound() -> None:
-    pair = SimulatedPair(attrs.evolve(RULES, pending_bytes=200))
+    pair = SimulatedPair(attrs.evolve(RULES, pending_bytes=5_000))
     pair.write("east", (b"SET", b"k", b"v"))
     pair.start()
     for number in range(20):

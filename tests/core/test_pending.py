@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from bisync.core import commands
 from bisync.core.moment import Moment
 from bisync.core.operation import Operation
-from bisync.core.pending import Pending, PendingWrites, places_of
+from bisync.core.pending import OPERATION_BYTES, Pending, PendingWrites, places_of
 from bisync.core.position import START, copied_clock, stream_clock
 from bisync.core.resp import pack
 
@@ -115,3 +115,12 @@ def test_copied_keys_among_them_are_known() -> None:
     assert subject.holds_copied()
     subject.seen_back(copied_clock(1, 1))
     assert not subject.holds_copied()
+
+
+def test_what_waits_counts_with_all_that_it_takes_in_memory() -> None:
+    subject = PendingWrites()
+    subject.add(pending(1, operation(b"SET", b"a", b"v"), operation(b"SET", b"b", b"v")))
+    subject.add(pending(2, operation(b"SET", b"a", b"v")))
+    assert subject.bytes == 20 + 3 * OPERATION_BYTES
+    subject.seen_back(stream_clock(0, 2))
+    assert subject.bytes == 0
