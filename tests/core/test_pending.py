@@ -64,7 +64,7 @@ def test_a_write_meets_exactly_the_pending_ones_that_touch_its_keys(
     found = [(id(p), id(o)) for p, o in met(subject, asked)]
     assert sorted(found) == sorted(expected)
     assert len(set(found)) == len(found)
-    assert (len(subject), subject.size) == (len(model), 10 * len(model))
+    assert (len(subject), subject.bytes) == (len(model), sum(write.memory for write in model))
     assert subject.oldest is (model[0] if model else None)
 
 
