@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import attrs
 import cattrs
 
+from bisync.core.commands.places import FUNCTIONS
 from bisync.core.states import NOT_STARTED, RUNNING, SUSPENDED
 from bisync.errors import StoreError
 from bisync.runtime.store import StateChange, Store
@@ -32,7 +33,8 @@ KINDS = {
 }
 """What a conflict can be about, with the words for people."""
 
-_ELEMENTS = {"hash": "field '{}' of ", "set": "member '{}' of ", "zset": "member '{}' of ", "ttl": "time to live of "}
+_ELEMENTS = {"hash": "field {name} of ", "set": "member {name} of ", "zset": "member {name} of "}
+_ELEMENTS["ttl"] = "time to live of "
 
 
 class JobLike(Protocol):
@@ -73,6 +75,7 @@ class Drained:
 
     replid: str  # 40 hex digits: the name of the history
     offset: int  # bytes of that history
+    told: tuple[int, int, int] | None = None  # the clock of the newest tag that was committed there; None: none was
 
 
 @attrs.frozen
@@ -100,8 +103,14 @@ class OpenUnit:
 def unit_name(database: int, key: str, element: tuple[str, str] | None) -> str:
     """What people call a key, or an element (type, name) of one; names as readable text."""
     kind, name = element or ("", "")
-    words = _ELEMENTS.get(kind, f"{kind} '{{}}' of " if kind else "").format(name)
-    return f"{words}'{key}' in database {database}" if key or not kind else f"{KINDS.get(kind, kind)} {name}".strip()
+    if "functions" == kind or (database, key) == (FUNCTIONS[0], FUNCTIONS[1].decode()):
+        return KINDS["functions"]
+    words = _ELEMENTS.get(kind, "{kind} {name} of " if kind else "").format(kind=kind, name=_quoted(name))
+    return f"{words}{_quoted(key)} in database {database}"
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'" if text else '""'
 
 
 @attrs.frozen

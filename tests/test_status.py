@@ -313,7 +313,8 @@ class TestConflicts:
         ("key", "element", "name"),
         [
             ("k", None, "'k' in database 2"),
-            ("", None, "'' in database 2"),
+            ("", None, '"" in database 2'),
+            ("", ("hash", ""), 'field "" of "" in database 2'),
             ("h", ("hash", "a b"), "field 'a b' of 'h' in database 2"),
             ("h", ("hash", "{0}"), "field '{0}' of 'h' in database 2"),
             ("s", ("set", "m"), "member 'm' of 's' in database 2"),
@@ -321,6 +322,7 @@ class TestConflicts:
             ("k", ("ttl", ""), "time to live of 'k' in database 2"),
             ("k", ("later", "x"), "later 'x' of 'k' in database 2"),
             ("", ("functions", ""), "functions"),
+            ("functions", None, "'functions' in database 2"),
         ],
     )
     def test_units_have_names_for_people(self, key: str, element: tuple[str, str] | None, name: str) -> None:

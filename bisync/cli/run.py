@@ -38,20 +38,21 @@ def command(job: pathlib.Path, log_format: str) -> None:
     """
     try:
         with _stoppable():
-            from bisync.config import load_job
-
+            with _undisturbed():
+                from bisync.config import load_job
             loaded = load_job(job)
-            _configure_log(log_format)
+            with _undisturbed():
+                _configure_log(log_format)
             _run(loaded)
     except* KeyboardInterrupt:  # before or after the time in which the engine itself listens
         pass
 
 
 def _run(job: "Job") -> None:
-    import trio
+    with _undisturbed():
+        import trio
 
-    from bisync.runtime.engine import Engine
-
+        from bisync.runtime.engine import Engine
     with contextlib.ExitStack() as stack:
         progress: "Callable[[Life], None]" = lambda life: None
         if sys.stderr.isatty():
@@ -80,6 +81,20 @@ def _stoppable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals that would end us wait until the block is done. For imports: no KeyboardInterrupt must break them off.
+
+    It may be lost there (Python ignores what is raised in a callback of its import locks), and where it is raised in
+    exec() of a text, by which dataclasses are made, Python 3.11 ends as if killed by SIGINT although it was caught.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # the handlers are called here
 
 
 # -- the precheck

@@ -1,7 +1,8 @@
 """`bisync wait JOB`: returns when the job is in a state, or when all that was written before is applied.
 
 An engine that is only starting is waited for too. Nothing here talks to the engine: it says all that is needed in the
-store, and the sites say how far their streams are.
+store, and the sites say how far their streams are. Before its word is taken, its tags are looked at: they show a site
+that has just come back with older data, which an engine that does not read that site notices some seconds later.
 """
 
 import json
@@ -17,6 +18,8 @@ from bisync.core.states import STATES, SYNCHRONIZING
 
 if TYPE_CHECKING:
     from bisync.config import Job, Site
+    from bisync.core.position import Clock
+    from bisync.runtime.control import Control
     from bisync.status import Report
 
 POLL_S = 0.1  # between two looks at the store; an engine saves its report several times a second
@@ -71,7 +74,7 @@ def command(
     ctx.exit(0 if outcome.reached else 1)
 
 
-def wait_for_state(job: "Job", state: str, timeout_s: float, each: Callable[[], None] = lambda: None) -> Outcome:
+def wait_for_state(job: "Job", state: str, timeout_s: float, each: Callable[[], object] = lambda: None) -> Outcome:
     """Wait until the job is in the state. `each` is called before every look, and may raise to give up.
 
     Raises StoreError where the store cannot be used.
@@ -84,7 +87,7 @@ def wait_for_state(job: "Job", state: str, timeout_s: float, each: Callable[[], 
     return _poll(missing, timeout_s, each)
 
 
-def wait_drained(job: "Job", timeout_s: float, each: Callable[[], None] = lambda: None) -> Outcome:
+def wait_drained(job: "Job", timeout_s: float, each: Callable[[], object] = lambda: None) -> Outcome:
     """Wait until all that was written before this call is applied, and no arbitration is open.
 
     Raises StoreError where the store cannot be used, and SiteError where a site refuses to be asked.
@@ -96,7 +99,7 @@ def wait_drained(job: "Job", timeout_s: float, each: Callable[[], None] = lambda
     def missing() -> list[str]:
         report = read_report(job, _now_ms())
         away = ends.ask(report)
-        return [*missing_for_drain(report, ends.targets), *away]
+        return [*missing_for_drain(report, ends.targets), *away] or ends.ask_tags(report)
 
     outcome = _poll(missing, timeout_s, each)
     if not outcome.reached:
@@ -110,6 +113,7 @@ class _Ends:
     """Where each source site's stream stood when it was first asked: what must be applied at the other site."""
 
     def __init__(self, job: "Job", deadline_s: float) -> None:
+        self._job = job
         self._sites = [job.source] if job.topology == "one-way" else [job.source, job.target]
         self._deadline_s = deadline_s
         self._again_s: dict[str, float] = {}  # by site: no question before this time
@@ -136,22 +140,59 @@ class _Ends:
 
     def _ask(self, site: "Site") -> None:
         from bisync.errors import SiteError
-        from bisync.runtime.control import Control
 
-        left_s = max(POLL_S, self._deadline_s - time.monotonic())
         try:
-            with Control(site, timeout_s=min(ASK_TIMEOUT_S, left_s)) as control:
+            with self._control(site) as control:
                 info = control.info("replication")
+                # before Redis 4.0 a run of the server has one history, which has its name
+                replid = info.get("master_replid") or control.info("server")["run_id"]
         except SiteError as e:
             if not e.heals:
                 raise
             self._away[site.name] = e.what
         else:
             self._away.pop(site.name, None)
-            self.targets[site.name] = info["master_replid"], int(info["master_repl_offset"])
+            self.targets[site.name] = replid, int(info["master_repl_offset"])
+
+    def _control(self, site: "Site") -> "Control":
+        from bisync.runtime.control import Control
+
+        return Control(site, timeout_s=min(ASK_TIMEOUT_S, max(POLL_S, self._deadline_s - time.monotonic())))
+
+    def ask_tags(self, report: "Report | None") -> list[str]:
+        """Does each target still hold what this report says is applied there? In words, where it does not."""
+        drained = report.drained if report is not None else {}
+        told = {site: drained[site.name].told for site in self._sites if site.name in drained}
+        return [text for site, clock in told.items() if clock is not None for text in self._ask_tag(site, clock)]
+
+    def _ask_tag(self, origin: "Site", told: "Clock") -> list[str]:
+        """Compare the tag of the channel that reads `origin` with what the engine has committed."""
+        from bisync.core.rules import FORWARD, REVERSE
+        from bisync.core.tag import Tag, tag_key
+        from bisync.errors import BisyncError, SiteError
+
+        forward = origin == self._job.source
+        site = self._job.target if forward else self._job.source
+        key = tag_key(self._job.name, FORWARD if forward else REVERSE)
+        try:
+            with self._control(site) as control:
+                held = control.call("GET", key)
+        except SiteError as e:
+            if not e.heals:
+                raise
+            return [e.what]
+        name = f"{site.name}: the tag {key.decode()}"
+        try:
+            applied = Tag.decode(held).applied if held is not None else None
+        except BisyncError as e:
+            return [f"{name} was overwritten: {e.what}"]
+        if applied is None:
+            return [f"{name} is gone, and the engine has not noticed yet"]
+        older = "is older than the one that the engine has committed, and the engine has not noticed yet"
+        return [f"{name} {older}: the site came back with older data"] if applied < told else []
 
 
-def _poll(missing: Callable[[], list[str]], timeout_s: float, each: Callable[[], None]) -> Outcome:
+def _poll(missing: Callable[[], list[str]], timeout_s: float, each: Callable[[], object]) -> Outcome:
     """Look until nothing is missing or the time is up; once at least."""
     began_s = time.monotonic()
     while True:

@@ -36,12 +36,13 @@ class Taking:
     engine: str
     memory: Memory
     held: Mapping[str, Tag | None]
-    histories: Mapping[str, str] = attrs.field(factory=dict)  # by channel: replication id of the site of the tag
+    # By channel, where it was asked for: the replication id of the site of the tag; empty: the account may not know it.
+    histories: Mapping[str, str] = attrs.field(factory=dict)
     known: Mapping[str, Tag] = attrs.field(init=False)  # the newest that is known of each channel
     epoch: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        remembered = {c: t for c, t in self.memory.tags.items() if not self._was_restarted(c, t)}
+        remembered = {c: t for c, t in self.memory.tags.items() if not self._may_have_lost(c, t)}
         known = {c: t for c, t in {**remembered, **_without_none(self.held)}.items() if c in self.held}
         if self.memory.epoch:  # what it remembers of its own transactions is newer than a tag that came back
             known.update({c: t for c, t in remembered.items() if c in known and _is_newer(t, known[c])})
@@ -49,26 +50,28 @@ class Taking:
         object.__setattr__(self, "known", known)
         object.__setattr__(self, "epoch", 1 + max(epochs))
 
-    def _was_restarted(self, channel: str, tag: Tag) -> bool:
-        """Does the site have another history than when it accepted this tag? Then its data may be older than the tag.
+    def _may_have_lost(self, channel: str, tag: Tag) -> bool:
+        """Has the site another history than when it accepted this tag? Then its data may be older than the tag.
 
-        What a client takes away leaves the history as it is. Asked of one-way jobs only: of a site that is read, the
-        stream tells.
+        So it may where the account may not ask for the history. What a client takes away leaves the history as it is.
+        Asked of one-way jobs only: of a site that is read, the stream tells.
         """
-        position = tag.floors.get(self.rules.target)
-        history = self.histories.get(channel, "")
-        return bool(history) and position is not None and position.replid != history
+        if channel not in self.histories:
+            return False
+        position, history = tag.floors.get(self.rules.target), self.histories[channel]
+        return position is None or not history or position.replid != history
 
     def check_data(self) -> None:
-        """Raises HistoryGap where a site has lost its tag together with its data."""
+        """Raises HistoryGap where a site has lost its tag together with its data, or may have and nobody can know."""
         for channel, tag in self.memory.tags.items():
-            if channel in self.held and self.held[channel] is None and self._was_restarted(channel, tag):
-                raise HistoryGap(
-                    self.rules.target,
-                    "the site has begun a new replication history and holds no tag: what was copied there is lost",
-                    why="it was restarted without its data, or another server has its place",
-                    hint="bisync reset, then begin with a new full copy",
-                )
+            if channel in self.held and self.held[channel] is None and self._may_have_lost(channel, tag):
+                what = "the site has begun a new replication history and holds no tag: what was copied there is lost"
+                why = "it was restarted without its data, or another server has its place"
+                if not self.histories[channel]:
+                    what = "the site holds no tag any more, and what was copied there may be lost with it"
+                    why = "the account may not use INFO, which would tell whether it was restarted without its data"
+                hint = "bisync reset, then begin with a new full copy"
+                raise HistoryGap(self.rules.target, what, why=why, hint=hint)
 
     def check_owner(self) -> None:
         """Raises Superseded where another engine has taken the job since this one's last life."""

@@ -26,6 +26,19 @@ from tests.cli import jobs
 WAIT_S = 30
 SECRET = "open-sesame"
 
+# Python runs it first: it signals its own process when this module is about to be loaded.
+INTERRUPTER = """
+import sys
+
+class Interrupter:
+    def find_spec(self, name, *_):
+        if name == "{module}":
+            sys.meta_path.remove(self)
+            exec("import os, signal, sys; print('interrupted', file=sys.stderr); os.kill(os.getpid(), signal.{how})")
+
+sys.meta_path.insert(0, Interrupter())
+"""
+
 
 @pytest.fixture
 def sites(tmp_path: pathlib.Path) -> Iterator[list[LocalServer]]:
@@ -34,9 +47,9 @@ def sites(tmp_path: pathlib.Path) -> Iterator[list[LocalServer]]:
 
 
 @contextlib.contextmanager
-def running(file: pathlib.Path, *options: str) -> "Iterator[subprocess.Popen[str]]":
+def running(file: pathlib.Path, *options: str, **process_options: Any) -> "Iterator[subprocess.Popen[str]]":
     """An engine that is killed at the end, if it still runs."""
-    process = jobs.bisync("run", file, *options)
+    process = jobs.bisync("run", file, *options, **process_options)
     try:
         yield process
     finally:
@@ -87,6 +100,18 @@ class TestProcess:
             _, err = process.communicate(timeout=WAIT_S)
             os.close(writer)
         assert (process.returncode, err) == (0, "")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT"])
+    @pytest.mark.parametrize("module", ["bisync.config", "trio", "bisync.runtime.engine", "structlog"])
+    def test_ends_well_also_when_it_is_told_while_a_module_is_loaded(
+        self, tmp_path: pathlib.Path, module: str, how: str
+    ) -> None:
+        """In exec() of a text, as where a dataclass is made: after a KeyboardInterrupt there Python kills itself."""
+        (tmp_path / "sitecustomize.py").write_text(INTERRUPTER.format(module=module, how=how))
+        with running(jobs.job_file(tmp_path), env={**os.environ, "PYTHONPATH": str(tmp_path)}) as process:
+            _, err = process.communicate(timeout=WAIT_S)
+        assert (process.returncode, err) == (0, "interrupted\n")
 
     def test_names_all_failed_checks_with_what_to_do(self, sites: list[LocalServer], tmp_path: pathlib.Path) -> None:
         east, west = (s.client() for s in sites)

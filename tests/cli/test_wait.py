@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,9 +12,10 @@ from bisync.cli import wait as module
 from bisync.cli.wait import Outcome, command, wait_drained, wait_for_state
 from bisync.config import load_job
 from bisync.core.states import RUNNING, STATES
+from bisync.core.tag import Tag
 from bisync.errors import SiteError
 from bisync.runtime.store import Store
-from bisync.status import OpenUnit
+from bisync.status import Drained, OpenUnit
 from bisync.testing.servers import LocalServer, local_servers
 from tests.cli import jobs
 
@@ -232,8 +234,65 @@ class TestDrained:
         with pytest.raises(SiteError, match="west: .* refused the connection without a password"):
             self.drained(sites, tmp_path, 20)
 
-    def test_a_one_way_job_asks_only_its_source(self, sites: list[LocalServer], tmp_path: pathlib.Path) -> None:
+    def test_a_one_way_job_asks_only_its_source_how_far_it_is(
+        self, sites: list[LocalServer], tmp_path: pathlib.Path
+    ) -> None:
         file = jobs.job_file(tmp_path, east=sites[0].url, topology="one-way")
         jobs.save(file, jobs.report(drained=jobs.at(east=end(sites[0]))))
         done = wait(file, "--drained", "--timeout", "0")
         assert (done.exit_code, done.output) == (0, "")
+
+
+FORWARD, REVERSE = "bisync:orders:tag:forward", "bisync:orders:tag:reverse"
+
+
+def tag(applied: int) -> bytes:
+    return Tag("orders", 3, "e1", (1, 1, applied)).encode()
+
+
+class TestTags:
+    """What the engine says is applied must still be held: it notices later that a site came back with older data."""
+
+    def missing(
+        self, sites: list[LocalServer], tmp_path: pathlib.Path, topology: str = "bidirectional"
+    ) -> tuple[str, ...]:
+        """What is missing where all of both streams is applied, and the engine has committed these tags."""
+        file = jobs.job_file(tmp_path, sites[0].url, sites[1].url, topology)
+        clocks = {"east": (1, 1, 700), "west": (1, 1, 900)}
+        drained = {x: Drained(*end(server), clocks[x]) for x, server in zip(("east", "west"), sites)}
+        job = jobs.save(file, jobs.report(drained=drained))
+        return wait_drained(job, 0).missing
+
+    def test_that_are_held_or_are_newer_are_well(self, sites: list[LocalServer], tmp_path: pathlib.Path) -> None:
+        sites[1].client().set(FORWARD, tag(700))
+        sites[0].client().set(REVERSE, tag(901))
+        assert self.missing(sites, tmp_path) == ()
+
+    @pytest.mark.parametrize("topology", ["one-way", "bidirectional"])
+    @pytest.mark.parametrize(
+        ("held", "said"),
+        [
+            (tag(699), "is older than .*: the site came back with older data"),
+            (None, "is gone, and the engine has not noticed yet"),
+            (b"x", "was overwritten: b'x' is not a bisync tag"),
+        ],
+    )
+    def test_that_are_not_those_of_the_engine_are_missing(
+        self, sites: list[LocalServer], tmp_path: pathlib.Path, topology: str, held: bytes | None, said: str
+    ) -> None:
+        sites[0].client().set(REVERSE, tag(900))
+        if held is not None:
+            sites[1].client().set(FORWARD, held)
+        (text,) = self.missing(sites, tmp_path, topology)
+        assert re.match(f"west: the tag {FORWARD} {said}", text), text
+
+    def test_of_the_source_count_in_a_job_of_two_ways(self, sites: list[LocalServer], tmp_path: pathlib.Path) -> None:
+        sites[1].client().set(FORWARD, tag(700))
+        (text,) = self.missing(sites, tmp_path)
+        assert text.startswith(f"east: the tag {REVERSE} is gone")
+        assert self.missing(sites, tmp_path, "one-way") == ()
+
+    def test_that_are_no_strings_end_the_waiting(self, sites: list[LocalServer], tmp_path: pathlib.Path) -> None:
+        sites[1].client().rpush(FORWARD, 1)
+        with pytest.raises(SiteError, match="west: .*WRONGTYPE"):
+            self.missing(sites, tmp_path)

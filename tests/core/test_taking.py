@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisync.core.arbitration import Unit
-from bisync.core.position import stream_clock
+from bisync.core.position import Position, stream_clock
 from bisync.core.restore import note, note_name
 from bisync.core.rules import Rules
 from bisync.core.tag import Tag
 from bisync.core.taking import Memory, Taking, read_notes
-from bisync.errors import BisyncError, Superseded
+from bisync.core.unit import Unit
+from bisync.errors import BisyncError, HistoryGap, Superseded
 
 RULES = Rules("job", "east", "west")
 UNIT = Unit(0, b"k")
@@ -111,3 +111,47 @@ def test_what_the_tags_say_of_the_full_copy_goes_on_from_life_to_life() -> None:
     subject = taking(copied, None)
     assert subject.tag("forward").copied == 3
     assert subject.believed({}).tags == {"forward": attrs.evolve(copied, epoch=5, engine="e2")}
+
+
+ONE_WAY = Rules("job", "east", "west", bidirectional=False)
+HISTORY, OTHER = "a" * 40, "b" * 40
+
+
+def one_way(held: Tag | None, remembered: Tag, history: str) -> Taking:
+    """Of an engine that remembers a tag which west accepted in HISTORY, or of which it could not know the history."""
+    return Taking(ONE_WAY, "e2", Memory(4, "e2", {"forward": remembered}), {"forward": held}, {"forward": history})
+
+
+def placed(applied: int, history: str = HISTORY) -> Tag:
+    return attrs.evolve(tag(4, applied, "e2"), floors={"west": Position(history, 0)} if history else {})
+
+
+@pytest.mark.parametrize(
+    ("remembered", "history", "applied"),
+    [
+        (placed(100), HISTORY, 100),  # only the tag was put back
+        (placed(100), OTHER, 60),
+        (placed(100), "", 60),  # nobody knows: then nothing may be left out
+        (placed(100, ""), HISTORY, 60),
+        (placed(100, ""), "", 60),
+    ],
+)
+def test_an_older_tag_is_believed_where_a_site_that_is_not_read_may_have_lost_data(
+    remembered: Tag, history: str, applied: int
+) -> None:
+    subject = one_way(placed(60), remembered, history)
+    subject.check_data()
+    assert subject.tag("forward").applied[2] == applied
+
+
+@pytest.mark.parametrize(
+    ("history", "said"), [(OTHER, "a new replication history"), ("", "the account may not use INFO"), (HISTORY, "")]
+)
+def test_a_tag_that_is_gone_from_a_site_that_is_not_read_may_be_gone_with_the_data(history: str, said: str) -> None:
+    subject = one_way(None, placed(100), history)
+    if said:
+        with pytest.raises(HistoryGap, match=f"west: .*{said}"):
+            subject.check_data()
+    else:
+        subject.check_data()
+        assert subject.tag("forward").applied[2] == 100

@@ -153,3 +153,22 @@ def test_a_target_that_lost_data_is_not_filled_from_the_middle(tmp_path: pathlib
             assert engine.ends(10) == 1
             assert "west: " in engine.text.strip().splitlines()[-1]
             assert held(world.west) == {}
+
+
+def test_drained_is_not_said_of_a_target_that_has_just_come_back_with_older_data(tmp_path: pathlib.Path) -> None:
+    """An engine that has nothing to write does not notice at once: what it said before is not true any more."""
+    with World(tmp_path, topology="one-way", tables="[engine]\nretry_pause_ms_max = 200\n") as world:
+        engine = world.synchronised_engine()
+        world.start_writers(1, "east")
+        writer = world.writers[0]
+        wait_until(lambda: writer.rounds > 50, "clients write")
+        world.west.client().save()
+        before = writer.rounds
+        wait_until(lambda: writer.rounds > before, "clients write")
+        world.stop_writers()
+        world.wait_drained(engine)
+        world.assert_written()
+        world.west.stop(signal.SIGKILL)
+        world.west.start()
+        world.wait_drained(engine)
+        world.assert_written()

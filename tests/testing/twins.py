@@ -19,6 +19,7 @@ from bisync.testing.servers import LocalServer
 from bisync.testing.site import SimulatedConnection, SimulatedSite
 
 NOTHING = object()
+TRIES = 20  # for what a busy machine may spoil
 OPTIONS = (
     *("--repl-ping-replica-period", "3600", "--repl-timeout", "3600"),  # nothing in the stream but what a test wrote
     *("--enable-debug-command", "local"),
@@ -264,3 +265,18 @@ class Real:
 
     def _ask_all(self, *commands: tuple[object, ...]) -> list[object]:
         return parse(self._control.execute(b"".join(map(pack_command, commands))))
+
+
+def write_expired(site: Simulated | Real, write: str) -> None:
+    """Write the key k and let it reach its expiry: it is still there, and nothing of it is left in `new_stream`.
+
+    PEXPIRE looks at the clock twice (Redis 7.0), so a server that is interrupted in between for longer than the key has
+    to live deletes it at once. Then all is done again.
+    """
+    connection = site.connect()
+    for _ in range(TRIES):
+        connection.execute(pack_line(write) + pack_line("PEXPIRE k 1"))
+        site.pass_ms(2)
+        if [b"DEL", b"k"] not in parse(site.new_stream()):
+            return
+    raise AssertionError(f"{TRIES} times PEXPIRE has deleted k at once")
