@@ -3,6 +3,7 @@
 Glob patterns are read here too, for all tables that have some.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ RULES_MAX = 100
 PATTERNS = 'an array of glob patterns, such as ["order:*"]'
 
 _POLICY = "'last-writer' or 'prefer:<site>'"
+_PREFER_MEANT = re.compile(r"\s*prefer(?:red)?\s*[:=/ -]\s*([A-Za-z0-9_-]*)\s*", re.IGNORECASE)
 _RULES = "tables [[conflicts.rules]], each with keys and a policy"
 
 Policies = tuple[tuple[tuple[bytes, ...], str], ...]
@@ -49,7 +51,10 @@ def _read_keys(value: Any) -> tuple[str, ...]:
 def _read_policy(value: Any) -> str:
     if isinstance(value, str) and (value == LAST_WRITER or value.startswith(PREFER)):
         return value
-    raise ValueError(f"expected {_POLICY}{did_you_mean(value, [LAST_WRITER, PREFER])}")
+    meant = _PREFER_MEANT.fullmatch(value) if isinstance(value, str) else None
+    if meant is not None and meant[1]:
+        raise ValueError(f"expected {_POLICY}; did you mean {PREFER + meant[1].lower()!r}?")
+    raise ValueError(f"expected {_POLICY}{did_you_mean(value, [LAST_WRITER, PREFER + '<site>'])}")
 
 
 def _read_rules(value: Any) -> "tuple[KeyPolicy, ...]":

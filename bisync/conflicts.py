@@ -12,11 +12,12 @@ import attrs
 
 from bisync.contents import contents
 from bisync.core.actions import ConflictingWrite, Replaced
+from bisync.core.commands.places import Element
 from bisync.core.patterns import compile_patterns
-from bisync.runtime.conflict_record import OPEN, ConflictRecord, Element
+from bisync.runtime.conflict_record import OPEN, ConflictRecord
 from bisync.runtime.conflict_table import Wanted
 from bisync.status import time_text
-from bisync.text import readable
+from bisync.text import SHOWN_MAX, readable, shown
 
 US_MAX = 253_000_000_000_000_000  # in the year 9987: what is beyond is no time
 
@@ -25,6 +26,8 @@ _AGE_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2})|(.))", re.DOTALL)
 _SPECIAL = frozenset(b"*?[")
 
+FULL_BYTES_MAX = 4_096  # of a key, a name or a value, where one conflict is shown in full; JSON has all of it
+EMPTY = shown(b"")
 TIMES = "an age such as 15m, 2h or 3d, or a time such as 2024-05-31T14:00 (in UTC where it has no offset)"
 
 
@@ -46,13 +49,15 @@ def read_time(text: str, now_ms: int) -> int:
 def with_key(wanted: Wanted, text: str) -> Wanted:
     r"""`wanted`, only for the key that reads so, and for the keys that match it as a glob pattern.
 
-    A key may be given as bisync shows it: \xNN is a byte, and two backslashes are one. Else patterns are those of
-    `bisync.core.patterns`.
+    A key may be given as bisync shows it: \xNN is a byte, two backslashes are one, and "" is the empty key. Else
+    patterns are those of `bisync.core.patterns`.
     """
-    shown = text.encode("utf-8", "surrogateescape")
-    exact = _ESCAPE.sub(lambda m: bytes((int(m[1], 16),)) if m[1] else (m[2] if m[2] == b"\\" else m[0]), shown)
-    pattern = _ESCAPE.sub(lambda m: b"\\" + bytes((int(m[1], 16),)) if m[1] else m[0], shown)
-    if not _SPECIAL.intersection(shown) and b"\\" not in exact.replace(b"\\\\", b""):
+    if text == EMPTY:
+        return attrs.evolve(wanted, matches=lambda key: key in (b"", EMPTY.encode()))
+    given = text.encode("utf-8", "surrogateescape")
+    exact = _ESCAPE.sub(lambda m: bytes((int(m[1], 16),)) if m[1] else (m[2] if m[2] == b"\\" else m[0]), given)
+    pattern = _ESCAPE.sub(lambda m: b"\\" + bytes((int(m[1], 16),)) if m[1] else m[0], given)
+    if not _SPECIAL.intersection(given) and b"\\" not in exact.replace(b"\\\\", b""):
         return attrs.evolve(wanted, key=exact)
     matcher = compile_patterns(pattern)
     return attrs.evolve(wanted, matches=lambda key: key == exact or matcher.fullmatch(key) is not None)
@@ -121,16 +126,16 @@ def _replaced(replaced: Replaced | None) -> dict[str, Any] | None:
 
 
 def key_text(record: ConflictRecord) -> str:
-    """The key of a conflict, for people."""
-    return "(all functions)" if record.about_functions else readable(record.key)
+    """The key of a conflict, for people; a long one is cut."""
+    return "(all functions)" if record.about_functions else shown(record.key)
 
 
-def element_text(record: ConflictRecord) -> str:
-    """The element of a conflict, for people; empty where it is about the whole key."""
+def element_text(record: ConflictRecord, most: int = SHOWN_MAX) -> str:
+    """The element of a conflict, for people; empty where it is about the whole key. One beyond `most` bytes is cut."""
     if record.element is None:
         return ""
     kind, name = record.element
-    return "time to live" if kind == "ttl" else f"{'field' if kind == 'hash' else 'member'} {readable(name)}"
+    return "time to live" if kind == "ttl" else f"{'field' if kind == 'hash' else 'member'} {shown(name, most)}"
 
 
 def unit_text(record: ConflictRecord) -> str:
@@ -140,16 +145,16 @@ def unit_text(record: ConflictRecord) -> str:
 
 
 def lines_about(record: ConflictRecord) -> Iterator[tuple[str, str]]:
-    """A record in full but its writes and the value that lost, as titles and texts."""
+    """A record in full but its writes and the value that lost, as titles and texts; a very long key is cut."""
     yield "conflict", str(record.id)
     yield "found", time_text(record.found_ms)
     if record.about_functions:
         yield "unit", "all libraries of functions"
     else:
         yield "database", str(record.database)
-        yield "key", readable(record.key)
+        yield "key", shown(record.key, FULL_BYTES_MAX)
     if record.element is not None:
-        yield "element", element_text(record)
+        yield "element", element_text(record, FULL_BYTES_MAX)
     yield "policy", record.policy
     yield "winner", f"{record.winner} ({record.rule}{'' if record.certain else '; the times could not tell'})"
     yield "writes met", ", ".join(f"{count} of {site}" for site, count in record.counts.items())
@@ -176,7 +181,9 @@ def lines_of_value(record: ConflictRecord) -> Iterator[tuple[str, str]]:
     elif record.element is not None and record.element[0] == "set":
         yield "replaced", f"the member, at {lost.site}"
     elif lost.kind == "value":
-        yield "replaced", f"at {lost.site}: {readable(lost.value)}"
+        yield "replaced", f"at {lost.site}: {shown(lost.value, FULL_BYTES_MAX)}"
+        if lost.expires_at_ms is not None:
+            yield "", f"which expired at {time_text(lost.expires_at_ms)}"
     else:
         yield "replaced", f"at {lost.site}: {contents(lost.value)}"
         if lost.expires_at_ms is not None:

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from bisync.core.rdb import layouts
 from bisync.core.rdb.lzf import decompress
 from bisync.errors import RdbError
-from bisync.text import readable
+from bisync.text import shown
 
 ELEMENTS_SHOWN = 20
-TEXT_MAX = 200  # characters of one element
 
 _FOOTER_BYTES = 10  # version and checksum
 _INTEGERS = ("<b", "<h", "<i")  # of RDB strings
@@ -34,21 +33,21 @@ def contents(payload: bytes) -> str:
 def _described(kind: int, body: "_Body") -> str:
     match kind:
         case layouts.STRING:
-            return _cut(body.string())
+            return shown(body.string())
         case layouts.LIST_QUICKLIST_2:
-            return _listed("list", [_cut(e) for e in body.quicklist()])
+            return _listed("list", [shown(e) for e in body.quicklist()])
         case layouts.SET:
-            return _listed("set", [_cut(e) for e in body.strings(body.length())])
+            return _listed("set", [shown(e) for e in body.strings(body.length())])
         case layouts.SET_INTSET:
             return _listed("set", [str(n) for n in _intset(body.string())])
         case layouts.SET_LISTPACK:
-            return _listed("set", [_cut(e) for e in _listpack(body.string())])
+            return _listed("set", [shown(e) for e in _listpack(body.string())])
         case layouts.HASH:
             return _listed("hash", _paired(list(body.strings(2 * body.length()))))
         case layouts.HASH_LISTPACK:
             return _listed("hash", _paired(list(_listpack(body.string()))))
         case layouts.ZSET_2:
-            return _listed("sorted set", [f"{_cut(body.string())}: {body.double():g}" for _ in range(body.length())])
+            return _listed("sorted set", [f"{shown(body.string())}: {body.double():g}" for _ in range(body.length())])
         case layouts.ZSET_LISTPACK:
             return _listed("sorted set", _paired(list(_listpack(body.string()))))
     name = "a stream" if kind in _STREAMS else f"a value of RDB type {kind}"
@@ -56,18 +55,13 @@ def _described(kind: int, body: "_Body") -> str:
 
 
 def _listed(kind: str, elements: Sequence[str]) -> str:
-    shown = ", ".join(elements[:ELEMENTS_SHOWN])
+    some = ", ".join(elements[:ELEMENTS_SHOWN])
     more = f", and {len(elements) - ELEMENTS_SHOWN:,} more" if len(elements) > ELEMENTS_SHOWN else ""
-    return f"{kind} of {len(elements):,}: {shown}{more}"
+    return f"{kind} of {len(elements):,}: {some}{more}"
 
 
 def _paired(flat: Sequence[bytes]) -> list[str]:
-    return [f"{_cut(name)}: {_cut(value)}" for name, value in zip(flat[::2], flat[1::2], strict=True)]
-
-
-def _cut(data: bytes) -> str:
-    text = readable(data[:TEXT_MAX])
-    return text if len(data) <= TEXT_MAX else f"{text}… ({len(data):,} bytes)"
+    return [f"{shown(name)}: {shown(value)}" for name, value in zip(flat[::2], flat[1::2], strict=True)]
 
 
 class _Body:

@@ -26,6 +26,12 @@ class BisyncError(Exception):
         return f"{self.what}{reason}.{step}"
 
 
+def said(error: BaseException) -> str:
+    """What an exception of a library says, without the number that Python puts before it ("[Errno 2] ...")."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text or type(error).__name__
+
+
 class JobFileError(BisyncError):
     """A job file that cannot be used. `mistakes` lists all of them, each with its place and what would be right."""
 

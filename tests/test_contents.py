@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from bisync.contents import ELEMENTS_SHOWN, TEXT_MAX, contents
+from bisync.contents import ELEMENTS_SHOWN, contents
 from bisync.testing.servers import LocalServer, local_servers
+from bisync.text import SHOWN_MAX
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ LONG = "y" * 100  # beyond what a listpack or an intset holds
             ("RPUSH", "a", "1", "-5000", "70000", "-9000000000", "5" * 30),
             "list of 6: a, 1, -5000, 70000, -9000000000, 5",
         ),
-        (("RPUSH", "x" * 100, "z" * 5_000), "list of 2: " + "x" * 100 + ", " + "z" * TEXT_MAX + "… (5,000 bytes)"),
+        (("RPUSH", "x" * 100, "z" * 5_000), "list of 2: " + "x" * 100 + ", " + "z" * SHOWN_MAX + "… (5,000 bytes)"),
         (("SADD", "3", "-1", "100000"), "set of 3: -1, 3, 100000"),
         (("SADD", "9999999999"), "set of 1: 9999999999"),
         (("SADD", LONG), f"set of 1: {LONG}"),
@@ -92,7 +93,7 @@ def test_damaged_payloads_are_described_and_cost_nothing(server: LocalServer) ->
             for _ in range(dice.randrange(1, 5)):
                 broken[dice.randrange(len(broken))] = dice.randrange(256)
             text = contents(bytes(broken[: dice.randrange(len(broken) + 1)]))
-            assert text.isprintable() and len(text) < 30 * TEXT_MAX
+            assert text.isprintable() and len(text) < 30 * SHOWN_MAX
     assert contents(b"") == "a value of 0 bytes, as DUMP gives it"
 
 

@@ -8,9 +8,11 @@ Here is what all commands share: how each kind of error ends the program.
 | wrong use, as click finds it | 2 |
 | Ctrl-C in a command that does not handle it | 130, as a shell does for SIGINT |
 | the reader of our output went away (`bisync ... | head`) | 1, without a word |
+| our output cannot be written (a full disk) | 1, with one error |
 | anything else: a bug | 70 (`EX_SOFTWARE` of sysexits.h), with the traceback |
 """
 
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -19,12 +21,12 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TextIO, cast
 
 import click
 
 from bisync import __version__
-from bisync.errors import BisyncError
+from bisync.errors import BisyncError, said
 
 COMMANDS = ("demo", "run", "status", "wait", "conflicts", "precheck", "verify", "reset")
 """Every command, in the order of `--help`. The module bisync.cli.<name> holds the click command as `command`."""
@@ -62,11 +64,69 @@ def main() -> None:
     """Keep two Redis deployments equal while clients write to both."""
 
 
+class OutputError(BisyncError):
+    """What the program prints cannot be written where it was sent."""
+
+
+class _Guarded:
+    """Standard output or standard error, whose errors become others or none."""
+
+    def __init__(self, stream: TextIO, guard: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._stream, self._guard = stream, guard
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._guard():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._guard():
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _named_errors() -> Iterator[None]:
+    """Of standard output: that it is full is an error, and which file it was must be said."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        hint = "see where the output is sent, and make room there"
+        raise OutputError("standard output cannot be written", why=said(e), hint=hint) from None
+
+
+def _no_errors() -> contextlib.AbstractContextManager[None]:
+    """Of standard error: an engine whose log cannot be written goes on, as its store has the events too."""
+    return contextlib.suppress(OSError)
+
+
 def _status_of(run: Callable[[], Any]) -> int:
     """Run it, say on standard error what went wrong, and give the exit status."""
+    out, err = sys.stdout, sys.stderr
+    if out is not None:  # None: closed by the shell (`>&-`), as nobody wants to see anything
+        sys.stdout = cast(TextIO, _Guarded(out, _named_errors))
+    if err is not None:
+        sys.stderr = cast(TextIO, _Guarded(err, _no_errors))
+    try:
+        return _caught(run)
+    finally:
+        sys.stdout, sys.stderr = out, err
+        for stream in filter(None, (out, err)):
+            try:
+                stream.flush()
+            except OSError:
+                _drop(stream)
+
+
+def _caught(run: Callable[[], Any]) -> int:
     try:
         status = run()
-        sys.stdout.flush()  # here, where a broken pipe can still be caught
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where an error can still be caught
         return status if isinstance(status, int) else 0
     except click.ClickException as e:
         e.show()
@@ -77,11 +137,16 @@ def _status_of(run: Callable[[], Any]) -> int:
         click.echo("Aborted.", err=True)
         return 1
     except BrokenPipeError:
-        # What Python would flush at its end must not fail a second time.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except BaseException as e:
         return _failure(e)
+
+
+def _drop(stream: TextIO) -> None:
+    """What Python would flush at its end must not fail a second time."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def _failure(error: BaseException) -> int:

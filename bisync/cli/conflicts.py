@@ -24,12 +24,30 @@ SHOWN = 100  # records in the table, unless --limit says another number
 PIPE_WIDTH = 1000  # columns where the output is no terminal: a line for each record, never wrapped
 WIDE, NARROW = 120, 96  # columns from which the table shows everything, and below which it does not say why
 CUT = 200  # characters of a key or an element in the table
+CUT_LESS = 24  # so many are worth more than the numbers of writes
 CUT_MIN = 8  # so many are always shown
 ID_MAX = (1 << 63) - 1  # SQLite's greatest number
 DATABASE_MAX = (1 << 31) - 1
 STYLES = {"open": "yellow", "undone": "cyan"}
 
-_ID = click.IntRange(1, ID_MAX)
+DROPPED = ("outcome", "found (UTC)", "db", "winner", "element")  # so columns go where even short keys have no room
+UNSURE = "?: the times overlap: which one was newer is not certain"
+
+
+class _ConflictId(click.ParamType):  # type: ignore[type-arg]
+    """The number of a conflict."""
+
+    name = "ID"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number. Raises BadParameter where it is none."""
+        text = str(value)
+        if not (text.isascii() and text.isdecimal() and 0 < int(text[:20]) <= ID_MAX):
+            self.fail(f"{text!r} is no conflict: expected its number, which `bisync conflicts` shows first", param, ctx)
+        return int(text)
+
+
+_ID = _ConflictId()
 
 
 @click.command(name="conflicts")
@@ -72,7 +90,7 @@ def command(ctx: click.Context, /, job: pathlib.Path, **options: Any) -> None:
     from bisync.runtime.store import Store
 
     _check_use(ctx, options)
-    loaded = load_job(job)
+    loaded = load_job(job, connects=options["undo"] is not None)
     wanted = _wanted(loaded, options)
     with Store.open(loaded.store, create=False) as store:
         if options["undo"] is not None:
@@ -99,6 +117,8 @@ def _check_use(ctx: click.Context, options: dict[str, Any]) -> None:
         raise click.UsageError(f"{words[modes[0]]} names one conflict: {chosen[0]} does not go with it", ctx)
     if "force" in given and modes not in (["undo"], ["export"]):
         raise click.UsageError("--force goes with --undo or --export", ctx)
+    if options["export"] == "":
+        raise click.UsageError("--export needs the name of a file, or - for standard output; it is empty", ctx)
     if modes == ["export"] and "as_json" in given:
         raise click.UsageError("--export writes JSON lines: --json does not go with it", ctx)
 
@@ -182,9 +202,11 @@ def _opened(name: str, force: bool) -> Iterator[IO[str]]:
 
     Raises BisyncError where it cannot be written, or is there already (without `force`).
     """
-    from bisync.errors import BisyncError
+    from bisync.errors import BisyncError, said
 
     if name == "-":
+        if sys.stdout is None:
+            raise BisyncError("standard output is closed", hint="name a file, or leave standard output open")
         yield sys.stdout
         return
     path = pathlib.Path(name)
@@ -208,7 +230,7 @@ def _opened(name: str, force: bool) -> Iterator[IO[str]]:
         raise
     except OSError as e:
         hint = "name another file, or make room and give the right to write it"
-        raise BisyncError(f"{name} cannot be written", why=e.strerror or str(e), hint=hint) from None
+        raise BisyncError(f"{name} cannot be written", why=said(e), hint=hint) from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -240,19 +262,27 @@ def _print_table(records: "Sequence[ConflictRecord]") -> None:
 
     console = _console()
     columns = _columns(records, console.width)
-    cells = [[title, *map(text, records)] for title, _, text in columns]
-    widths = [max(map(cell_len, texts)) for texts in cells]
+    cells_of = {title: [title, *map(text, records)] for title, _, text in columns}
+    width_of = {title: max(map(cell_len, texts)) for title, texts in cells_of.items()}
+    for dropped, least in [("writes", CUT_LESS), *((title, CUT_MIN) for title in DROPPED)]:
+        widths = [2 + min(width_of[title], least if flexible else 1 << 30) for title, flexible, _ in columns]
+        if sum(widths) > console.width:
+            columns = [column for column in columns if column[0] != dropped]
+    cells, widths = [cells_of[title] for title, _, _ in columns], [width_of[title] for title, _, _ in columns]
     flexible = [n for n, column in enumerate(columns) if column[1]]
     most = min(CUT, _share(console.width - 2 * len(columns), widths, flexible))
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for title, _, _ in columns:
-        table.add_column(Text(title), no_wrap=True)
+    for n, (title, _, _) in enumerate(columns):
+        table.add_column(Text(title), no_wrap=True, min_width=0 if n else widths[n])  # the first is typed: never cut
     for row in zip(*(texts[1:] for texts in cells)):
         words = [Text(text, STYLES.get(text, "")) for text in row]
         for n in flexible:
             words[n].truncate(most, overflow="ellipsis")
         table.add_row(*words)
     console.print(table)
+    titles = [title for title, _, _ in columns]
+    if not all(record.certain for record in records) and ("why" in titles or "winner" in titles):
+        console.print(Text(UNSURE, "dim"))
 
 
 def _share(width: int, widths: Sequence[int], flexible: Sequence[int]) -> int:
@@ -285,10 +315,16 @@ def _columns(records: "Sequence[ConflictRecord]", width: int) -> list[_Column]:
         columns.append(("element", True, element_text))
     if width >= WIDE:
         columns.append(("writes", False, lambda r: ", ".join(f"{s} {n:,}" for s, n in r.counts.items())))
-    columns.append(("winner", False, lambda r: r.winner))
     if width >= NARROW:
-        columns.append(("why", False, lambda r: r.rule))
+        columns.append(("winner", False, lambda r: r.winner))
+        columns.append(("why", False, lambda r: r.rule + _doubt(r)))
+    else:
+        columns.append(("winner", False, lambda r: r.winner + _doubt(r)))
     return [*columns, ("outcome", False, lambda r: r.outcome)]
+
+
+def _doubt(record: "ConflictRecord") -> str:
+    return "" if record.certain else "?"
 
 
 def _show_one(job: "Job", store: "Store", id: int, as_json: bool) -> None:

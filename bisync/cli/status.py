@@ -24,7 +24,7 @@ def command(job: pathlib.Path, as_json: bool) -> None:
     from bisync.config import load_job
     from bisync.status import read_status
 
-    document = read_status(load_job(job), int(time.time() * 1000))
+    document = read_status(load_job(job, connects=False), int(time.time() * 1000))
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:

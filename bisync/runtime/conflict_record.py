@@ -11,11 +11,24 @@ import attrs
 
 from bisync.core.actions import WRITES_KEPT, Conflict, ConflictingWrite, Replaced
 from bisync.core.commands import FUNCTIONS
+from bisync.core.commands.places import Element
 
-Element = tuple[str, bytes]
 Offsets = Mapping[str, tuple[int, int]]
 """By site: where the first and the last write end in its stream, in bytes."""
 
+
+@attrs.frozen
+class Server:
+    """Which server a site was while its conflicts were found."""
+
+    address: str  # host:port, as the job file had it
+    history: str  # its replication id then, 40 hex digits
+
+
+Servers = Mapping[str, Server]
+"""By the name of the site."""
+
+TOLD_BYTES = 2_000  # what a conflict takes in memory besides its data, about
 OPEN, SETTLED = "open", "settled"
 
 
@@ -27,6 +40,13 @@ class Told:
     conflict: Conflict
     found_ms: int
     settled_ms: int | None = None  # None: it is open
+
+    @property
+    def size(self) -> int:
+        """Bytes of data in it, and something for the rest of it."""
+        c = self.conflict
+        words = len(c.key) + sum(len(w.command) for w in c.writes) + (len(c.element[1]) if c.element is not None else 0)
+        return TOLD_BYTES + words + len(c.replaced.value or b"" if c.replaced is not None else b"")
 
     def followed_by(self, newer: "Told") -> "Told":
         """The same conflict of the same life, told again before this was written."""

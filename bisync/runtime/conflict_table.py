@@ -12,8 +12,8 @@ from typing import Any
 import attrs
 
 from bisync.core.actions import Conflict, ConflictingWrite, Replaced
-from bisync.core.commands.places import FUNCTIONS
-from bisync.runtime.conflict_record import OPEN, SETTLED, ConflictRecord, Element, Told, lies_before, overlap
+from bisync.core.commands.places import FUNCTIONS, Element
+from bisync.runtime.conflict_record import OPEN, SETTLED, ConflictRecord, Server, Servers, Told, lies_before, overlap
 
 Unit = tuple[int, bytes, Element | None]
 """Database as the source numbers it, key, and element (None: the whole key)."""
@@ -41,13 +41,22 @@ SCHEMA = (
     "CREATE INDEX conflicts_of_unit ON conflicts (job, database, key, kind, name)",
     "CREATE INDEX conflicts_open ON conflicts (job, database, key) WHERE state = 'open'",
 )
+SERVERS = (
+    # Which servers the job's sites are, or, where it is closed, were before a reset.
+    "CREATE TABLE servers (id INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, closed INTEGER NOT NULL,"
+    " sites TEXT NOT NULL)",
+    "ALTER TABLE conflicts ADD COLUMN servers INTEGER",  # null: not known
+)
 _COLUMNS = (
     *("epoch", "number", "found_ms", "settled_ms", "undone_ms", "state", "database", "key", "kind", "name", "policy"),
     *("winner", "rule", "certain", "counts", "offsets", "writes", "replaced_site", "replaced_kind"),
     *("replaced_expires_ms", "replaced_size", "replaced_digest", "kept", "size", "replaced_value"),
 )
 _SELECT = f"SELECT id, {', '.join(c for c in _COLUMNS if c != 'size')} FROM conflicts"
-_INSERT = f"INSERT INTO conflicts (job, {', '.join(_COLUMNS)}) VALUES (?{', ?' * len(_COLUMNS)})"
+_INSERT = (
+    f"INSERT INTO conflicts (job, {', '.join(_COLUMNS)}, servers) VALUES (?{', ?' * len(_COLUMNS)},"
+    " (SELECT max(id) FROM servers WHERE job = ? AND closed = 0))"
+)
 _UPDATE = f"UPDATE conflicts SET {', '.join(f'{c} = ?' for c in _COLUMNS)} WHERE id = ?"
 
 Run = Callable[..., list[Any]]
@@ -105,7 +114,7 @@ class ConflictTable:
         elif known is not None:
             self._run(_UPDATE, *_row(known.updated(told)), known.id)
         else:
-            self._run(_INSERT, job, *_row(ConflictRecord.of(told)))
+            self._run(_INSERT, job, *_row(ConflictRecord.of(told)), job)
             self._added[job] = self._added.get(job, 0) + 1
             self._count(job, conflict, 1)
         if conflict.state == SETTLED and conflict.element is None:
@@ -178,6 +187,29 @@ class ConflictTable:
         self._run("UPDATE conflicts SET state = ? WHERE job = ? AND state = ?", SETTLED, job, OPEN)
         self._run("UPDATE conflicts SET epoch = 0 WHERE job = ? AND epoch > 0", job)
         self._run("DELETE FROM conflict_totals WHERE job = ?", job)
+        self._run("UPDATE servers SET closed = 1 WHERE job = ?", job)
+        self._run(
+            "DELETE FROM servers WHERE job = ? AND id NOT IN"
+            " (SELECT servers FROM conflicts WHERE job = ? AND servers IS NOT NULL)",
+            *(job, job),
+        )
+
+    def save_servers(self, job: str, servers: Servers) -> None:
+        """The job's sites are these now, as its tags and streams have shown: also those of the conflicts so far.
+
+        Other ones, with the same names, are only there after `close_history`.
+        """
+        text = json.dumps({site: [server.address, server.history] for site, server in servers.items()})
+        with self._transaction():
+            if self._run("SELECT id FROM servers WHERE job = ? AND closed = 0", job):
+                self._run("UPDATE servers SET sites = ? WHERE job = ? AND closed = 0", text, job)
+            else:
+                self._run("INSERT INTO servers VALUES (NULL, ?, 0, ?)", job, text)
+            self._run(
+                "UPDATE conflicts SET servers = (SELECT max(id) FROM servers WHERE job = ? AND closed = 0)"
+                " WHERE job = ? AND epoch > 0 AND servers IS NULL",
+                *(job, job),
+            )
 
     def mark_undone(self, job: str, id: int, at_ms: int) -> None:
         """The loser's value was put back."""
@@ -244,6 +276,14 @@ class ConflictTable:
         """The record of that number; None where the job has none."""
         rows = self._run(f"{_SELECT} WHERE id = ? AND job = ?", id, job)
         return _record(rows[0]) if rows else None
+
+    def servers(self, job: str, id: int) -> Servers:
+        """Which servers the sites were when the conflict of that number was found; without those that nobody knows."""
+        rows = self._run(
+            "SELECT sites FROM servers WHERE id = (SELECT servers FROM conflicts WHERE id = ? AND job = ?)", id, job
+        )
+        known = json.loads(rows[0][0]) if rows else {}
+        return {site: Server(address, history) for site, (address, history) in known.items()}
 
     def find(self, job: str, wanted: Wanted = Wanted()) -> list[int]:
         """The ids of the records that are wanted, in the order in which they were found."""

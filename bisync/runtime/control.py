@@ -23,6 +23,8 @@ from redis.retry import Retry
 from bisync.config import Site
 from bisync.core.patterns import OWN_PREFIX
 from bisync.errors import SiteError
+from bisync.runtime.tls_control import Secured, SecuredConnection
+from bisync.runtime.tls_errors import speaks_tls, wants_tls
 
 Word = Union[bytes, str, int]
 Reply = Union[bytes, int, None, list[Any], "Refusal"]
@@ -63,6 +65,8 @@ SHORT = 8  # characters; a password of fewer may be a part of ordinary words
 DATABASES_PROBED = 1024  # how many databases are tried one by one where INFO is not allowed; the stock setting is 16
 HEALING = {"BUSY", "OOM", "MISCONF", "NOREPLICAS", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN"}
 """Codes of error replies after which the same command may succeed later."""
+
+_LACKS = re.compile(r"access (?:a|one of the|the '.*') (key|channel)")  # of NOPERM: not the command, but a name in it
 
 REMEDIES = {
     "BUSY": "wait until the script has ended, or SCRIPT KILL it",
@@ -117,15 +121,16 @@ class Control:
         self._options: dict[str, Any] = {
             "host": site.endpoint.host,
             "port": site.endpoint.port,
-            "username": site.endpoint.user or None,
-            "password": site.endpoint.password.reveal() if site.endpoint.password else None,
+            "credential_provider": _Account(site) if site.endpoint.has_password else None,
             "socket_timeout": timeout_s,
             "socket_connect_timeout": timeout_s,
             "protocol": 2,  # 3 greets with HELLO, which servers before 6.0 refuse
             "retry": Retry(NoBackoff(), 0),  # a command that may have run must not be sent twice unseen
         }
-        connect: Any = redis.Connection  # redis-py does not say of what type its options are
-        self._connection: Any = connect(**self._options, **ANONYMOUS)
+        self._connect: Any = redis.Connection  # redis-py does not say of what type its options are
+        if site.endpoint.tls is not None:
+            self._connect, self._options["site"] = SecuredConnection, site
+        self._connection: Any = self._connect(**self._options, **ANONYMOUS)
         self._open = False  # is there a session, in a state that we know?
         self._database = 0  # the one that is selected in it
         self._answered = False  # has this place ever talked like a Redis server?
@@ -243,7 +248,8 @@ class Control:
     def client(self, db: int = 0) -> "redis.Redis":
         """A redis-py client for database `db`, for what this class does not offer. Use it inside `errors()`."""
         if db not in self._clients:
-            self._clients[db] = redis.Redis(**self._options, **ANONYMOUS, db=db)
+            options = {**self._options, **ANONYMOUS, "db": db, "connection_class": self._connect}
+            self._clients[db] = redis.Redis.from_pool(redis.ConnectionPool(**options))
         return self._clients[db]
 
     @contextlib.contextmanager
@@ -253,6 +259,11 @@ class Control:
             yield
         except redis.RedisError as e:
             raise site_error(self.site, e, answered=self._answered) from None
+
+    @property
+    def secured(self) -> Secured | None:
+        """What was agreed on for TLS; None: the connection is in the clear, or was never made."""
+        return self._connection.secured if isinstance(self._connection, SecuredConnection) else None
 
     def _drop(self) -> None:
         self._connection.disconnect()
@@ -274,6 +285,19 @@ class Control:
         return reply
 
 
+class _Account(redis.CredentialProvider):
+    """Reads account and password anew for each connection. Raises SiteError where that cannot be done."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """As redis-py wants them."""
+        login = self._site.login()
+        password = login.password.reveal() if login.password is not None else ""
+        return (password,) if login.user is None else (login.user, password)
+
+
 def place(site: Site) -> str:
     """Where the site is, for messages: host and port, without user and password."""
     return site.endpoint.address
@@ -285,11 +309,10 @@ def clean(site: Site, text: str) -> str:
     A short password is masked as a word only: `***ermissions` would tell more than it hides.
     """
     text = text.split(", with args beginning with", 1)[0]
-    password = site.endpoint.password.reveal() if site.endpoint.password else ""
-    if not password:
-        return text
-    mask = re.escape(password)
-    return re.sub(mask if len(password) >= SHORT else rf"(?<!\w){mask}(?!\w)", "***", text)
+    for password in site.endpoint.secrets:
+        mask = re.escape(password)
+        text = re.sub(mask if len(password) >= SHORT else rf"(?<!\w){mask}(?!\w)", "***", text)
+    return text
 
 
 def refusal(site: Site, error: redis.ResponseError) -> Refusal:
@@ -303,8 +326,12 @@ def refusal(site: Site, error: redis.ResponseError) -> Refusal:
 
 def acl_rule(command: Sequence[Word], reply: Refusal) -> str:
     """The rule for ACL SETUSER that would allow the command, for a hint."""
-    if "key" in reply.text.lower() and len(command) > 1:
-        key = command[1] if isinstance(command[1], bytes) else str(command[1]).encode()
+    lacks = _LACKS.search(reply.text)
+    if lacks is not None and lacks[1] == "channel":
+        return "&*"
+    if lacks is not None:
+        key = command[1] if len(command) > 1 else b""
+        key = key if isinstance(key, bytes) else str(key).encode()
         return "~bisync:*" if key.startswith(OWN_PREFIX) else "~*"
     return f"+{_name(command).lower()}"
 
@@ -317,7 +344,7 @@ def refused(site: Site, command: Sequence[Word], reply: Refusal) -> CommandRefus
     """The error for a command that the site refused. Only the command's first word is shown: the rest may be data."""
     name = _name(command)
     if reply.denied:
-        rule = f"ACL SETUSER {site.endpoint.user or 'default'} {acl_rule(command, reply)}"
+        rule = f"ACL SETUSER {site.endpoint.account} {acl_rule(command, reply)}"
         hint = f"give the account the right on {place(site)}: {rule}"
         return CommandRefused(site, f"the account may not use {name} here", reply, hint=hint)
     if reply.unknown:
@@ -345,24 +372,36 @@ def site_error(site: Site, error: redis.RedisError, *, answered: bool = False) -
         hint = "see whether the server is alive, and whether a firewall stands between"
         return SiteError(site.name, f"{where} did not answer in time", why=why, hint=hint)
     if isinstance(error, redis.InvalidResponse):
-        hint = "correct the port in the site's url (one that wants TLS cannot be used yet)"
+        if not answered and site.endpoint.tls is None and speaks_tls(site):
+            return wants_tls(site)
+        hint = "correct the port in the site's url"
         what = f"{where} answers, but it is not Redis" if not answered else f"{where} sent something that is no reply"
         return SiteError(site.name, what, why=why, hint=hint, heals=answered)
     return _connection_error(site, where, why, error, answered)
 
 
 def _password_error(site: Site, where: str, why: str) -> PasswordRefused:
-    account = f"user {site.endpoint.user!r}" if site.endpoint.user else "the default user"
+    endpoint = site.endpoint
+    account = f"user {endpoint.user!r}" if endpoint.user else "the default user"
+    given = "the password in the site's url"
+    if endpoint.kept is not None:
+        given = f"what sites.{site.name}.{endpoint.kept.option} names"
+        if not endpoint.user and endpoint.account != "default":
+            account = "the user before its colon"  # not shown: it may be the beginning of a password
     if "no password is set" in why or "without any password" in why:
-        hint = "remove the password from the site's url, or set requirepass on the server"
+        hint = f"remove {given}, or set requirepass on the server"
         what = f"{where} refused the password: it has none set for {account}"
-    elif site.endpoint.password:
-        hint = "correct user and password in the site's url, and see that the user is on (ACL GETUSER)"
+    elif endpoint.has_password:
+        hint = f"correct user and password in {given.removeprefix('the password in ')}"
+        hint += ", and see that the user is on (ACL GETUSER)"
         what = f"{where} refused the password of {account}"
     else:
-        hint = "put user and password into the site's url: redis://user:password@host:port"
+        hint = "put user and password into the site's url: redis://user:password@host:port, or name a password_file"
         what = f"{where} refused the connection without a password"
     return PasswordRefused(site.name, what, why=why, hint=hint, heals=False)
+
+
+_NUMBERED = re.compile(r"Error -?\d+ (?:connecting to|while (?:reading from|writing to)) \S+?\.? (.+?)\.?")
 
 
 def _connection_error(site: Site, where: str, why: str, error: redis.RedisError, answered: bool) -> SiteError:
@@ -378,6 +417,9 @@ def _connection_error(site: Site, where: str, why: str, error: redis.RedisError,
     elif "connecting" in why:
         what, hint = f"{where} cannot be reached", "check host and port in the site's url, and the network"
     else:
-        what = f"{where} closed the connection without an answer: it may be no Redis server, or one that wants TLS"
-        hint = "correct the port in the site's url (one that wants TLS cannot be used yet)"
-    return SiteError(site.name, what, why=why, hint=hint)
+        if site.endpoint.tls is None and speaks_tls(site):
+            return wants_tls(site)
+        what = f"{where} closed the connection without an answer"
+        hint = "correct the port in the site's url: what is there talks neither plain Redis nor TLS"
+    numbered = _NUMBERED.fullmatch(why)  # redis-py puts the number of the error and the place before the words
+    return SiteError(site.name, what, why=numbered[1] if numbered else why, hint=hint)

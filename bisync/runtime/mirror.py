@@ -2,7 +2,9 @@
 
 The tags at the sites are what counts. When the store cannot be written, that is said once, the sync goes on, and what
 is newest is written when the store can be used again. Conflicts alone are not in the tags: none is dropped, the core is
-told when they are on the disk, and stops reading when too many are not.
+told when they are on the disk, and reading stops when too many, or too large ones, are not.
+
+Where somebody moves the store's file away, a new one begins in its place, with all that is not in the old one.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,17 +16,21 @@ import trio
 
 from bisync.config import Job
 from bisync.core.actions import Conflict
+from bisync.core.arbitration import Arbiter
 from bisync.errors import StoreError
-from bisync.runtime.conflict_record import SETTLED, Told
+from bisync.runtime.conflict_record import SETTLED, Server, Told
 from bisync.runtime.conflict_table import Keep, Unit
-from bisync.runtime.store import Store
+from bisync.runtime.store import Store, StoreMoved
+from bisync.runtime.unsettled import Unsettled
 from bisync.runtime.wallclock import machine_ms
 
 WAITING_EVENTS_MAX = 1000  # kept while the store cannot be written; the log has them all
 WAITING_STATES_MAX = 50
 WAITING_EARLIER_MAX = 10_000  # conflicts of earlier lives: all but their lost values will be found again
+WAITING_BYTES_MAX = 64 << 20  # of conflicts that wait to be written; then reading waits too
 AGAIN_S = 2.0  # the pause after a failed write
 SOON_S = 0.02  # so soon a value that lost is written: an engine that is killed before takes it along
+UNSETTLED_EVERY_S = 0.5  # a unit that cannot be settled is tried again after a second, or later
 OPEN_AGAIN_S = 1.0  # between two looks at what earlier lives left open
 
 log = structlog.get_logger()
@@ -39,14 +45,17 @@ class _Batch:
     events: list[tuple[int, str, str, str]] = attrs.field(factory=list)
     report: dict[str, Any] | None = None
     conflicts: dict[tuple[int, int], Told] = attrs.field(factory=dict)  # by epoch and number, as they were found
+    servers: dict[str, Server] = attrs.field(factory=dict)  # by site: what they are now, where that is news
     still_open: frozenset[Unit] | None = None  # what the life `epoch` is settling; None: not asked
     epoch: int = 0
+    size: int = 0  # bytes of the conflicts
 
     def add(self, told: Told) -> None:
         """A conflict was told; what was told of it before and is not written yet becomes one with it."""
         place = (told.epoch, told.conflict.number)
         before = self.conflicts.get(place)
         self.conflicts[place] = told if before is None else before.followed_by(told)
+        self.size += told.size - (before.size if before is not None else 0)
 
 
 class Mirror:
@@ -57,11 +66,14 @@ class Mirror:
         self._waiting = _Batch()
         self._due_s = 0.0
         self._recorded = False  # does the store know the job?
+        self._tags: dict[str, str] = {}  # the newest, by channel
+        self._servers: dict[str, Server] = {}  # by site
         self._writing: _Batch | None = None  # in a worker thread, at this moment
         self._epoch = 0  # of the life that tells of conflicts
         self._lost = trio.Event()  # a value that was replaced waits to be written
         self._tell_recorded: Callable[[list[int]], None] = lambda numbers: None
         self._ask_open_s: float | None = None  # when to ask again what is open; None: earlier lives left nothing
+        self._unsettled, self._unsettled_due_s = Unsettled(), 0.0
         self.failing = ""  # why the store cannot be written at present
 
     def record_job(self) -> None:
@@ -87,11 +99,19 @@ class Mirror:
 
     def checkpoint(self, channel: str, tag: bytes) -> None:
         """The newest committed tag of a channel."""
-        self._waiting.tags[channel] = tag.decode()
+        self._waiting.tags[channel] = self._tags[channel] = tag.decode()
 
     def forget_checkpoints(self) -> None:
         """Another engine has the job: what this one committed is old now."""
         self._waiting.tags.clear()
+        self._tags.clear()
+
+    def reads(self, site: str, history: str) -> None:
+        """The stream of a site is read: by its tags and floors it is the site that it was before."""
+        server = Server(self._job.site(site).endpoint.address, history)
+        if self._servers.get(site) != server:
+            self._servers[site] = server
+            self._waiting.servers = dict(self._servers)
 
     def state(self, state: str, reason: str) -> None:
         """The job has entered a state."""
@@ -107,6 +127,13 @@ class Mirror:
         """How the job is doing now."""
         self._waiting.report = report
 
+    def tell_unsettled(self, arbiter: Arbiter) -> None:
+        """Events of what cannot be settled, and of what is settled after all; now and then."""
+        if trio.current_time() >= self._unsettled_due_s:
+            self._unsettled_due_s = trio.current_time() + UNSETTLED_EVERY_S
+            for level, text in self._unsettled.look(arbiter):
+                self.event(level, "unsettled", text)
+
     # -- conflicts
     def begin_life(self, epoch: int, recorded: Callable[[list[int]], None]) -> None:
         """From here on conflicts are those of the life with this epoch.
@@ -115,7 +142,7 @@ class Mirror:
         """
         self._epoch, self._tell_recorded = epoch, recorded
         self._ask_open_s = 0.0
-        self._waiting.conflicts = self._worth_keeping(self._waiting.conflicts.values())
+        self._keep_worthy(self._waiting)
 
     def conflict(self, conflict: Conflict) -> None:
         """A conflict of this life was found or settled."""
@@ -132,9 +159,14 @@ class Mirror:
             await self._lost.wait()
 
     @property
-    def conflicts_waiting(self) -> int:
-        """How many conflicts are not on the disk yet."""
-        return len(self._waiting.conflicts) + (len(self._writing.conflicts) if self._writing is not None else 0)
+    def bytes_waiting(self) -> int:
+        """How many bytes of memory the conflicts take that are not on the disk yet, about."""
+        return self._waiting.size + (self._writing.size if self._writing is not None else 0)
+
+    @property
+    def full(self) -> bool:
+        """Must reading wait, as the conflicts that are not on the disk take too much memory?"""
+        return self.bytes_waiting >= WAITING_BYTES_MAX
 
     @property
     def asks_what_is_open(self) -> bool:
@@ -150,20 +182,23 @@ class Mirror:
         self._waiting.still_open, self._waiting.epoch = frozenset(units), self._epoch
         self._ask_open_s = trio.current_time() + OPEN_AGAIN_S
 
-    def _worth_keeping(self, conflicts: Iterable[Told]) -> dict[tuple[int, int], Told]:
+    def _keep_worthy(self, batch: _Batch) -> None:
         """Of earlier lives only what this one cannot find again: the values that were replaced."""
         kept: dict[tuple[int, int], Told] = {}
         earlier: list[tuple[int, int]] = []
-        for told in conflicts:
-            place = (told.epoch, told.conflict.number)
+        for place, told in batch.conflicts.items():
             if told.epoch == self._epoch:
                 kept[place] = told
             elif told.conflict.replaced is not None:
                 kept[place] = told
                 earlier.append(place)
-        for place in earlier[:-WAITING_EARLIER_MAX]:
+        dropped = earlier[:-WAITING_EARLIER_MAX]
+        for place in dropped:
             del kept[place]
-        return kept
+        batch.conflicts, batch.size = kept, sum(told.size for told in kept.values())
+        if dropped:
+            text = f"of {len(dropped):,} conflicts the log will not have the value that lost: it could not be written"
+            self.event("error", "store", text)
 
     # -- writing
     async def flush(self, *, last: bool = False) -> None:
@@ -178,8 +213,13 @@ class Mirror:
             self._take_back(batch)
             self._due_s = trio.current_time() + AGAIN_S
             if not self.failing:
-                log.error(f"{e} The sync goes on: the tags at the sites are what counts", kind="store")
-            self.failing = str(e)
+                text = f"{str(e).removesuffix('.')}. The sync goes on: the tags at the sites are what counts"
+                log.error(text, kind="store", job=self._job.name)
+            self.failing = str(e).removesuffix(".")
+            if isinstance(e, StoreMoved):
+                self._begin_anew(str(e))
+                if last:  # else after the pause: whoever moves the file may put another one there
+                    await self.flush(last=True)
         except BaseException:  # cancelled before the thread began
             self._take_back(batch)
             raise
@@ -191,14 +231,21 @@ class Mirror:
         finally:
             self._writing = None
 
+    def _begin_anew(self, why: str) -> None:
+        """The next write makes a new store, or takes the one that has the place now: it must know all that counts."""
+        self.event("error", "store", why, logged=False)
+        self._recorded, self._waiting.servers = False, dict(self._servers)
+        self._waiting.tags = dict(self._tags)
+        self._ask_open_s = 0.0
+
     def _written(self, batch: _Batch, left: int | None) -> None:
         """It is on the disk. `left`: how many conflicts of earlier lives are open, where that was asked."""
         if left == 0 and batch.epoch == self._epoch:
             self._ask_open_s = None
         mine = [number for epoch, number in batch.conflicts if epoch == self._epoch]
         numbers = [number for number in mine if (self._epoch, number) not in self._waiting.conflicts]
-        if numbers:
-            self._tell_recorded(numbers)
+        if batch.conflicts:
+            self._tell_recorded(numbers)  # also where they were all of earlier lives: reading may have waited for them
 
     def _take_back(self, batch: _Batch) -> None:
         """It was not written: it waits again, before what has come since."""
@@ -208,8 +255,10 @@ class Mirror:
             [*batch.states, *newer.states][-WAITING_STATES_MAX:],
             [*batch.events, *newer.events][-WAITING_EVENTS_MAX:],
             newer.report or batch.report,
-            self._worth_keeping(batch.conflicts.values()),
+            batch.conflicts,
+            newer.servers or batch.servers,
         )
+        self._keep_worthy(self._waiting)
         for told in newer.conflicts.values():
             self._waiting.add(told)
 
@@ -217,8 +266,19 @@ class Mirror:
         """In a worker thread: nothing of this object is changed here but the store."""
         if self._store is None:
             self._store = Store.open(self._job.store)
-        name, store, now_ms = self._job.name, self._store, machine_ms()
-        left = None
+        try:
+            self._store.check_in_place()
+            left = self._write_to(self._store, batch)
+            self._store.check_in_place()  # or it is not known into which file that went: then it is written once more
+        except StoreMoved:
+            self._store.close()  # which completes the file that was moved
+            self._store = None
+            raise
+        self._store.conflicts.trim_when_due(self._job.name, self._keep, machine_ms())
+        return left
+
+    def _write_to(self, store: Store, batch: _Batch) -> int | None:
+        name, now_ms, left = self._job.name, machine_ms(), None
         with store.transaction(durable=bool(batch.conflicts)):
             if batch.tags:
                 self._record_in(store)
@@ -228,6 +288,8 @@ class Mirror:
                 store.enter_state(name, *state)
             for event in batch.events:
                 store.add_event(name, *event)
+            if batch.servers:
+                store.conflicts.save_servers(name, batch.servers)
             store.conflicts.save(name, batch.conflicts.values())
             if batch.report:
                 kinds = store.conflicts.totals(name)  # of records: what a life finds again is none the more
@@ -235,7 +297,6 @@ class Mirror:
                 store.save_report(name, {**batch.report, **counted}, now_ms)
             if batch.still_open is not None:
                 left = store.conflicts.settle_closed(name, batch.epoch, batch.still_open, now_ms)
-        store.conflicts.trim_when_due(name, self._keep, now_ms)
         return left
 
     @property

@@ -15,6 +15,7 @@ Source: SQLite docs, "Write-Ahead Logging".
 
 import contextlib
 import json
+import os
 import pathlib
 import sqlite3
 import threading
@@ -55,6 +56,10 @@ class Event:
     text: str  # one or a few sentences
 
 
+class StoreMoved(StoreError):
+    """The store's file is not in its place any more, and what would be written goes nobody knows where."""
+
+
 class Store:
     """An open checkpoint store. Made by `Store.open`; a context manager that closes at its end.
 
@@ -67,6 +72,7 @@ class Store:
         self.path = path
         self._db = db
         self._lock = threading.RLock()
+        self._file = _file_at(path)
         self._inside = False  # in a transaction that the lock's holder began
         self._added: dict[tuple[str, str], int] = {}  # (table, job) -> rows added by this object
         self.conflicts = ConflictTable(self._run, self.transaction)
@@ -89,9 +95,27 @@ class Store:
         """
         return cls(path, open_database(path, create=create))
 
+    def check_in_place(self) -> None:
+        """Raises StoreMoved where another file, or none, has the path since the store was opened.
+
+        SQLite goes on in the file that it has open, so that a reader of the path never sees it. `close` completes that
+        file: what SQLite keeps beside it, under the old name, is brought into it.
+        """
+        if _file_at(self.path) != self._file:
+            raise StoreMoved(
+                f"{self.path} was moved or removed while it was in use",
+                why="what it held goes with it, the log of conflicts too",
+                hint="a new store begins in its place; to go on with the old one, stop the engine and put it back",
+                heals=True,
+            )
+
     def close(self) -> None:
         """Close the file. May be called again."""
         with self._lock, renamed_errors(self.path):
+            if _file_at(self.path) != self._file:
+                # SQLite itself leaves the WAL file where it is then, and the next database of this name deletes it.
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._db.close()
 
     @contextlib.contextmanager
@@ -249,6 +273,15 @@ class Store:
         if added % TRIM_EVERY == 0:
             oldest = f"SELECT id FROM {table} WHERE job = ? ORDER BY id DESC LIMIT 1 OFFSET ?"
             self._run(f"DELETE FROM {table} WHERE job = ? AND id <= ({oldest})", job, job, _KEPT[table])
+
+
+def _file_at(path: pathlib.Path) -> tuple[int, int] | None:
+    """Which file it is, whatever its name; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _valid(text: str) -> str:

@@ -15,11 +15,12 @@ import stat
 import time
 from collections.abc import Iterator
 
-from bisync.errors import StoreError
+from bisync.errors import StoreError, said
 from bisync.runtime.conflict_table import SCHEMA as CONFLICTS
+from bisync.runtime.conflict_table import SERVERS
 
 APPLICATION_ID = 0x42695379  # "BiSy" in the file's header: tells our files from other programs' databases
-VERSION = 2  # of the tables; a newer bisync raises it
+VERSION = 3  # of the tables; a newer bisync raises it
 BUSY_TIMEOUT_S = 5.0  # how long a write waits for another process's transaction; those take milliseconds
 WAL_BYTES_MAX = 8 * 1024 * 1024  # the WAL file shrinks back to this after a burst
 
@@ -37,7 +38,7 @@ _FIRST = (  # the tables of version 1
     "CREATE TABLE reports (job TEXT PRIMARY KEY, report TEXT NOT NULL, at_ms INTEGER NOT NULL)",
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
-_STEPS = (_FIRST, CONFLICTS)  # what leads from each version to the next one, from none to the first
+_STEPS = (_FIRST, CONFLICTS, SERVERS)  # what leads from each version to the next one, from none to the first
 
 _MOVE_AWAY = "name another file with `store` in the job file, or move this one away"
 _RIGHTS = "give this user the right to write the file and its folder, or name another file with `store` in the job file"
@@ -82,7 +83,7 @@ def _inspect(path: pathlib.Path, create: bool) -> None:
     except FileNotFoundError as e:
         raise _missing(path) from e
     except OSError as e:
-        why, full = e.strerror or str(e), e.errno in _FULL_DISK
+        why, full = said(e), e.errno in _FULL_DISK
         hint = _HINTS[sqlite3.SQLITE_FULL] if full else _RIGHTS
         raise StoreError(f"{path} cannot be opened", why=why, hint=hint, heals=full) from e
     if not stat.S_ISREG(found.st_mode):

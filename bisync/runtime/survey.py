@@ -6,15 +6,17 @@ ACL DRYRUN is itself a right that few accounts have.
 
 import bisect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import attrs
 
 from bisync.config import Site
-from bisync.core.tag import tag_key
+from bisync.core.tag import beat_key, tag_key
 from bisync.errors import SiteError
 from bisync.runtime.control import DATABASES_PROBED, CommandRefused, Control, Refusal, Reply, Word
+from bisync.runtime.probes import BEATING, COPYING, READ, SETTLING, Words, about, applied
+from bisync.runtime.tls_control import Secured
 
 T = TypeVar("T")
 
@@ -36,24 +38,6 @@ WRITES: tuple[tuple[Word, ...], ...] = (
 )
 """What is tried at a target besides the tag's own commands: one for each kind of value, in MULTI, never executed."""
 
-SETTLING: dict[str, tuple[Word, ...]] = {
-    "DUMP": ("DUMP", "{key}"),
-    "PEXPIRETIME": ("PEXPIRETIME", "{key}"),
-    "HGET": ("HGET", "{key}", "-"),
-    "SISMEMBER": ("SISMEMBER", "{key}", "-"),
-    "ZSCORE": ("ZSCORE", "{key}", "-"),
-    "UNLINK": ("UNLINK", "{key}"),
-    "PERSIST": ("PERSIST", "{key}"),
-    "HDEL": ("HDEL", "{key}", "-"),
-    "SREM": ("SREM", "{key}", "-"),
-    "ZREM": ("ZREM", "{key}", "-"),
-    "EVAL": ("EVAL", "return 0", 1, "{key}"),
-    "MEMORY USAGE": ("MEMORY", "USAGE", "{key}"),
-    "FUNCTION DUMP": ("FUNCTION", "DUMP"),
-    "FUNCTION RESTORE": ("FUNCTION", "RESTORE", "-"),
-}
-"""What is tried where conflicts are to be settled, and is not among WRITES; in MULTI, never executed."""
-
 
 @attrs.frozen
 class Questions:
@@ -64,6 +48,8 @@ class Questions:
     writes: bool  # will bisync write here?
     settles: bool = False  # may there be conflicts, which bisync settles here?
     tags: tuple[str, ...] = ()  # channels whose tag is kept here
+    beats: bool = False  # is a heartbeat all that bisync writes here?
+    passed: tuple[str, ...] = ()  # options under [commands] that are "pass"
     whole: bool = True  # are all keys in scope? Then the account must reach any key
     counts: Callable[[int, bytes], bool] | None = None  # does this (database, key) make the site "not empty"?
 
@@ -81,6 +67,10 @@ class Survey:
     written_per_s: float | None = None  # bytes of its replication stream, or of what clients sent, per second
     refused: dict[str, Refusal] = attrs.field(factory=dict)  # by command: what a probe was not allowed
     unsettling: dict[str, Refusal] = attrs.field(factory=dict)  # by command of SETTLING: as `refused`
+    unapplied: dict[str, Refusal] = attrs.field(factory=dict)  # by command of APPLIED or WHOLE: no right to it
+    unbeaten: dict[str, Refusal] = attrs.field(factory=dict)  # by command: no right to it, so no heartbeat
+    unread: dict[str, Refusal] = attrs.field(factory=dict)  # by command of READ: no right to it
+    secured: Secured | None = None  # None: in the clear
     tags: dict[str, Reply] = attrs.field(factory=dict)  # by channel: the value of the tag key
     occupied: tuple[int, bytes] | None = None  # a database and a key there that counts
     looked_at_all: bool = True  # False where there were too many keys to say that none counts
@@ -102,6 +92,7 @@ def survey(site: Site, questions: Questions, *, timeout_s: float = 5.0) -> Surve
     try:
         with Control(site, timeout_s=timeout_s) as control:
             control.batch([])
+            result.secured = control.secured
             result.info = _allowed(lambda: _info(control))
             if result.info is None:
                 control.ask("PING")  # INFO may just be denied; a server that is loading or wants a password says so
@@ -122,8 +113,13 @@ def _ask_all(control: Control, questions: Questions, result: Survey) -> None:
         result.written_per_s = _written_per_s(control, result.info)
     if questions.writes:
         result.refused |= _probe_writing(control.site, questions)
+        result.refused |= _probe_queued(control.site, questions, COPYING)
+        result.unapplied = _denied(_probe_queued(control.site, questions, applied(questions.passed)))
+    if questions.beats:
+        result.unbeaten = _denied(_probe_beating(control.site, questions))
     if questions.settles:
-        result.unsettling = _probe_settling(control.site, questions)
+        result.unsettling = _probe_queued(control.site, questions, SETTLING)
+    result.unread = _denied(_probe_each(control, questions, READ))
     if questions.counts is not None:
         _look_for_keys(control, questions.counts, result)
 
@@ -204,11 +200,8 @@ def _probe_writing(site: Site, questions: Questions) -> dict[str, Refusal]:
     again in between, the commands would run.
     """
     tag = tag_key(questions.job, questions.tags[0] if questions.tags else "forward")
-    found: dict[str, Refusal] = {}
     with Control(site) as control:
-        session: Sequence[tuple[Word, ...]] = (("WATCH", tag), ("MULTI",), ("EXEC",))
-        for command, reply in zip(session, control.batch(session)):
-            _note(found, str(command[0]), reply)
+        found = _probe_session(control, tag)
         if "MULTI" in found:
             return found
         queue: Sequence[tuple[Word, ...]] = (
@@ -221,22 +214,53 @@ def _probe_writing(site: Site, questions: Questions) -> dict[str, Refusal]:
     return found
 
 
-def _probe_settling(site: Site, questions: Questions) -> dict[str, Refusal]:
-    """Would the site take what settles a conflict? As in `_probe_writing` nothing is executed."""
+def _probe_session(control: Control, key: bytes) -> dict[str, Refusal]:
+    """Would the site take a guarded transaction, empty as it is?"""
+    found: dict[str, Refusal] = {}
+    session: Sequence[tuple[Word, ...]] = (("WATCH", key), ("MULTI",), ("EXEC",))
+    for command, reply in zip(session, control.batch(session)):
+        _note(found, str(command[0]), reply)
+    return found
+
+
+def _probe_beating(site: Site, questions: Questions) -> dict[str, Refusal]:
+    """Would the site take a heartbeat? As in `_probe_writing` nothing is executed."""
+    with Control(site) as control:
+        found = _probe_session(control, beat_key(questions.job))
+        if "MULTI" not in found:
+            _note(found, "DISCARD", control.batch([("MULTI",), ("DISCARD",)])[1])
+    return found | _probe_queued(site, questions, BEATING)
+
+
+def _probe_queued(site: Site, questions: Questions, samples: Mapping[str, Words]) -> dict[str, Refusal]:
+    """Would the site take these? As in `_probe_writing` nothing is executed."""
     found: dict[str, Refusal] = {}
     with Control(site) as control:
         if control.batch([("MULTI",), ("DISCARD",)]) != [b"OK", b"OK"]:
             return found  # the account may not write at all: another check says so
-        queue = [("MULTI",), *(_about(questions, command) for command in SETTLING.values()), ("DISCARD",)]
-        for name, reply in zip(SETTLING, control.batch(queue)[1:-1], strict=True):
+        queue = [("MULTI",), *(_about(questions, command) for command in samples.values()), ("DISCARD",)]
+        for name, reply in zip(samples, control.batch(queue)[1:-1], strict=True):
             _note(found, name, reply)
     return found
+
+
+def _probe_each(control: Control, questions: Questions, samples: Mapping[str, Words]) -> dict[str, Refusal]:
+    """Would the site answer these? They only read, so they are executed, at a key that is not there."""
+    found: dict[str, Refusal] = {}
+    commands = [_about(questions, command) for command in samples.values()]
+    for name, reply in zip(samples, control.batch(commands), strict=True):
+        _note(found, name, reply)
+    return found
+
+
+def _denied(refused: dict[str, Refusal]) -> dict[str, Refusal]:
+    return {command: reply for command, reply in refused.items() if reply.denied}
 
 
 def _about(questions: Questions, command: tuple[Word, ...]) -> tuple[Word, ...]:
     """A probe with a key in it that stands for those that the job copies."""
     key = PROBE_KEY if questions.whole else f"bisync:{questions.job}:probe".encode()
-    return tuple(key if word == "{key}" else word for word in command)
+    return about(command, key, questions.job)
 
 
 def _note(found: dict[str, Refusal], command: str, reply: Reply) -> None:
@@ -250,7 +274,12 @@ def _look_for_keys(control: Control, counts: Callable[[int, bytes], bool], resul
     for db in sorted(result.databases):
         cursor: Word = 0
         for _ in range(SCAN_PAGES):
-            cursor, keys = control.call("SCAN", cursor, "COUNT", SCAN_COUNT, db=db)
+            reply = control.ask("SCAN", cursor, "COUNT", SCAN_COUNT, db=db)
+            if isinstance(reply, Refusal):
+                result.looked_at_all = False  # another check says which right it lacks
+                return
+            assert isinstance(reply, list)
+            cursor, keys = reply
             for key in keys:
                 if counts(db, key):
                     result.occupied = (db, key)

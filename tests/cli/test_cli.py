@@ -1,7 +1,9 @@
 """What all commands share: lazy loading, texts and exit statuses."""
 
+import functools
 import importlib.machinery
 import importlib.util
+import io
 import os
 import pathlib
 import subprocess
@@ -15,6 +17,7 @@ from click.testing import CliRunner, Result
 from bisync import __version__, cli
 from bisync.cli import COMMANDS, main
 from bisync.errors import BisyncError, JobFileError, Superseded
+from tests.cli import jobs
 
 HEAVY = {"trio", "redis", "hiredis", "cattrs", "rich", "structlog", "sqlite3"}
 
@@ -175,6 +178,46 @@ main(["demo"])
             timeout=60,
         )
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="there is no /dev/full on this system")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["status", "{job}"], ["status", "{job}", "--json"]])
+def test_output_that_cannot_be_written_is_one_clear_error(
+    tmp_path: pathlib.Path, words: list[str], unbuffered: str
+) -> None:
+    command = [sys.executable, "-m", "bisync", *(w.format(job=jobs.job_file(tmp_path)) for w in words)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=environment)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "bisync: standard output cannot be written (No space left on device)."
+            " Next: see where the output is sent, and make room there\n"
+        )
+        done = subprocess.run(command, stdout=full, stderr=full, timeout=60, env=environment)
+        assert done.returncode == 1, "and where nothing can be said, the exit status says it"
+
+
+@pytest.mark.slow
+def test_output_that_was_closed_is_no_error(tmp_path: pathlib.Path) -> None:
+    words = f"{sys.executable} -m bisync status {jobs.job_file(tmp_path)} >&-"
+    done = subprocess.run(["sh", "-c", words], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_errors_that_cannot_be_said_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk under the log must not end an engine."""
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    seen = []
+    run = functools.partial(lambda: [print("lost", file=sys.stderr), seen.append("went on")])
+    assert cli._status_of(run) == 0 and seen == ["went on"]
 
 
 def test_python_m_bisync_is_the_same_program(tmp_path: pathlib.Path) -> None:

@@ -6,12 +6,14 @@ import os
 import pathlib
 import pty
 import re
+import sqlite3
 import struct
 import subprocess
 import sys
 import termios
 
 import pytest
+import redis
 from click.testing import CliRunner, Result
 
 from bisync.cli.conflicts import SHOWN, command
@@ -19,7 +21,7 @@ from bisync.config import Job, load_job
 from bisync.core.actions import Replaced
 from bisync.core.commands import FUNCTIONS
 from bisync.errors import BisyncError, StoreError
-from bisync.runtime.conflict_record import Told
+from bisync.runtime.conflict_record import Server, Told
 from bisync.runtime.store import Store
 from bisync.testing.servers import local_servers
 from tests.cli import jobs
@@ -68,9 +70,38 @@ class TestTable:
             "id found (UTC) database key element writes winner why outcome",
             "1 2023-11-14 22:13:20.000 0 order:1 east 1, west 1 east newest write settled",
             r"2 2023-11-14 22:13:20.000 0 odd\x1b[31m\xff[bold] field f east 1, west 1 west newest write settled",
-            "3 2023-11-14 22:14:20.000 0 order:2 east 1, west 1 east order of the sites settled",
+            "3 2023-11-14 22:14:20.000 0 order:2 east 1, west 1 east order of the sites? settled",
             "4 2023-11-14 22:14:21.000 3 order:3 east 1, west 1 east newest write open",
+            "?: the times overlap: which one was newer is not certain",
         ]
+
+    def test_says_nothing_of_doubts_where_there_are_none(self, file: pathlib.Path) -> None:
+        assert "?" not in shown(file, "--key", "order:1")
+        assert "order of the sites?" in shown(file, "--uncertain")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("width", "word"), [(80, "east?"), (60, "east?"), (100, "order of the sites?")])
+    def test_doubts_are_seen_on_narrow_terminals_too(self, file: pathlib.Path, width: int, word: str) -> None:
+        text = on_terminal(width, "conflicts", file)
+        assert word in text and "?: the times" in text
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("width", [10, 20, 30, 40, 50])
+    def test_an_id_is_never_cut(self, tmp_path: pathlib.Path, width: int) -> None:
+        """One has to type it."""
+        file = filled(tmp_path, told(1, key=b"session:" + b"a" * 300, element=("zset", b"m" * 50), database=3))
+        with sqlite3.connect(load_job(file).store) as db:
+            db.execute("UPDATE conflicts SET id = 1234567")
+        db.close()
+        lines = on_terminal(width, "conflicts", file).splitlines()
+        assert lines[1].split()[0] == "1234567" and all(len(line.rstrip()) <= width for line in lines)
+        assert width < 20 or "sess" in lines[1]
+
+    def test_an_empty_key_is_seen_and_found(self, tmp_path: pathlib.Path) -> None:
+        file = filled(tmp_path, told(1, key=b"", element=("hash", b"")), told(2, key=b"other"))
+        assert '""' in shown(file).splitlines()[1] and 'field ""' in shown(file).splitlines()[1]
+        assert numbers(file, "--key", '""') == numbers(file, "--key", "") == [1]
+        assert json.loads(shown(file, 1, "--json"))["key"] == "", "programs get what it is"
 
     def test_leaves_out_columns_that_would_be_empty(self, tmp_path: pathlib.Path) -> None:
         text = shown(filled(tmp_path, told(1)))
@@ -105,12 +136,12 @@ class TestTable:
         wide = told(5, key=b"session:" + b"a" * 300, element=("zset", b"member" * 20), database=3)
         text = on_terminal(width, "conflicts", filled(tmp_path, *SAMPLES, wide))
         lines = [line.rstrip() for line in text.splitlines()]
-        assert len(lines) == 6, "one line for each"
+        assert lines.pop().startswith("?: ") and len(lines) == 6, "one line for each"
         assert all(len(line) <= width for line in lines), lines
         assert lines[0].startswith("id  found") and lines[-1].startswith("5 ")
         if width >= 80:
             assert lines[0].endswith("outcome") and lines[-1].endswith("open")
-        assert ("writes" in lines[0]) == (width >= 120) and ("why" in lines[0]) == (width >= 96)
+        assert ("writes" in lines[0]) == (width >= 200) and ("why" in lines[0]) == (width >= 96)
         assert "order:1" in text
 
     @pytest.mark.slow
@@ -178,8 +209,11 @@ class TestChoosing:
             (("--site", "north"), "'north' is no site of this job"),
             (("--limit", -1), "--limit"),
             (("--database", 1 << 40), "--database"),
-            (("--undo", 0), "--undo"),
-            (("nine",), "nine"),
+            (("--undo", 0), "'--undo': '0' is no conflict: expected its number, which `bisync conflicts` shows first"),
+            (("--undo", "x"), "'--undo': 'x' is no conflict: expected its number"),
+            (("--undo", "12345678901234567890"), "is no conflict: expected its number"),
+            (("nine",), "'[ID]': 'nine' is no conflict: expected its number"),
+            (("--export", ""), "--export needs the name of a file, or - for standard output; it is empty"),
             ((3, "--undo", 4), "do not go together"),
             (("--undo", 4, "--export", "x"), "do not go together"),
             ((3, "--open"), "--open does not go with it"),
@@ -235,6 +269,21 @@ class TestDocuments:
     def test_export_to_a_device(self, file: pathlib.Path) -> None:
         assert call(file, "--export", "/dev/null").exit_code == 0
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("options", [("--export", "-"), ("--json",), (), (1,)])
+    def test_a_full_disk_under_the_output_is_one_clear_error(self, file: pathlib.Path, options: tuple[str]) -> None:
+        with open("/dev/full", "wb") as full:
+            process = jobs.bisync("conflicts", file, *options, stdout=full)
+            _, err = process.communicate(timeout=60)
+        assert (process.returncode, len(err.splitlines())) == (1, 1)
+        assert err.startswith("bisync: standard output cannot be written (No space left on device)")
+
+    @pytest.mark.slow
+    def test_a_closed_output_is_one_clear_error_of_an_export(self, file: pathlib.Path) -> None:
+        words = f"{sys.executable} -m bisync conflicts {file} --export - >&-"
+        done = subprocess.run(["sh", "-c", words], stderr=subprocess.PIPE, text=True, timeout=60)
+        assert (done.returncode, done.stderr.partition(".")[0]) == (1, "bisync: standard output is closed")
+
     def test_an_export_that_fails_leaves_nothing(self, file: pathlib.Path, tmp_path: pathlib.Path) -> None:
         before = sorted(tmp_path.iterdir())
         with pytest.raises(BisyncError, match="cannot be written .No such file or directory"):
@@ -288,6 +337,11 @@ class TestOne:
             call(file, 9)
 
 
+def history(port: int) -> str:
+    with redis.Redis(port=port, protocol=2) as client:
+        return str(client.info("replication")["master_replid"])
+
+
 class TestUndo:
     """More is in tests/test_undo.py."""
 
@@ -328,5 +382,7 @@ class TestUndo:
         replaced = Replaced("west", "value", b"old", None, 3, sha(b"old"))
         with Store.open(job.store) as store:
             one = told(1, "settled", element=("hash", b"f"), replaced=replaced, kept=sha(b"new"))
+            places = {site.name: Server(site.endpoint.address, history(site.endpoint.port)) for site in job.sites}
+            store.conflicts.save_servers("orders", places)
             store.conflicts.save("orders", [one])
             return job, store.conflicts.find("orders")[0]

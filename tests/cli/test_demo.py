@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from bisync.cli.demo import _interruptible
-from bisync.demo import EngineProcess, Writer
+from bisync.demo import Writer
 from bisync.errors import BisyncError
 from bisync.testing.servers import LocalServer, local_servers
 from tests.cli import jobs
@@ -169,11 +169,3 @@ class TestWriter:
         writer.join(10)
         with pytest.raises(BisyncError, match="writer at wrong failed .*not an integer"):
             writer.halt()
-
-
-def test_an_engine_that_ends_by_itself_is_an_error_with_its_log(tmp_path: pathlib.Path) -> None:
-    engine = EngineProcess(jobs.job_file(tmp_path))
-    engine.start()
-    assert engine.running.wait(30) == 1
-    with pytest.raises(BisyncError, match=r"(?s)the engine ended by itself, with exit status 1 .*2 checks failed"):
-        engine.check()

@@ -7,31 +7,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import attrs
 import pytest
 
 from bisync.errors import StoreError
 from bisync.runtime import conflict_table
-from bisync.runtime.conflict_record import ConflictRecord
+from bisync.runtime.conflict_record import ConflictRecord, Server
 from bisync.runtime.conflict_table import Keep, Wanted
 from bisync.runtime.store import Store
 from tests.told import T, conflict, lost, sha, told
 
 DAY_MS = 86_400_000
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-@pytest.fixture
-def path(tmp_path: pathlib.Path) -> pathlib.Path:
-    return tmp_path / "orders.db"
-
-
-@pytest.fixture
-def store(path: pathlib.Path) -> Iterator[Store]:
-    with Store.open(path) as s:
-        yield s
 
 
 def records(store: Store, wanted: Wanted = Wanted()) -> list[ConflictRecord]:
@@ -366,8 +354,72 @@ def test_a_thousand_conflicts_a_second_are_no_burden(store: Store) -> None:
     assert len(records(store)) == count and rate > 500
 
 
+HERE = {"east": Server("e:1", "a" * 40), "west": Server("w:1", "b" * 40)}
+MOVED = {"east": Server("e:2", "a" * 40), "west": Server("w:1", "c" * 40)}
+
+
+class TestServers:
+    """Which servers the sites were when a conflict was found."""
+
+    def ids(self, store: Store) -> list[int]:
+        return store.conflicts.find("orders")
+
+    def test_are_known_of_each_conflict_as_they_were_seen_last(self, store: Store) -> None:
+        store.conflicts.save("orders", [told(1)])
+        [first] = self.ids(store)
+        assert store.conflicts.servers("orders", first) == {}
+        store.conflicts.save_servers("orders", HERE)
+        store.conflicts.save("orders", [told(2, key=b"k2")])
+        assert [store.conflicts.servers("orders", id) for id in self.ids(store)] == [HERE, HERE]
+        store.conflicts.save_servers("orders", MOVED)
+        assert [store.conflicts.servers("orders", id) for id in self.ids(store)] == [MOVED, MOVED]
+        assert store.conflicts.servers("stock", first) == {}
+
+    def test_of_before_a_reset_stay_as_they_were(self, store: Store) -> None:
+        store.conflicts.save("orders", [told(1)])
+        store.conflicts.save_servers("orders", HERE)
+        store.forget_job("orders")
+        store.conflicts.save("orders", [told(2, key=b"k2")])
+        store.conflicts.save_servers("orders", MOVED)
+        assert [store.conflicts.servers("orders", id) for id in self.ids(store)] == [HERE, MOVED]
+
+    def test_that_no_conflict_names_leave_with_a_reset(self, store: Store) -> None:
+        for _ in range(5):
+            store.conflicts.save_servers("orders", HERE)
+            store.forget_job("orders")
+        assert store._run("SELECT count(*) FROM servers") == [(0,)]
+
+
 class TestVersions:
     FIRST = pathlib.Path(__file__).with_name("store-version-1.sql")
+    SECOND = pathlib.Path(__file__).with_name("store-version-2.sql")
+
+    def test_a_store_of_version_2_keeps_its_conflicts_and_learns_where_their_sites_are(
+        self, path: pathlib.Path
+    ) -> None:
+        db = sqlite3.connect(path, isolation_level=None)
+        db.executescript(self.SECOND.read_text())
+        db.close()
+        with Store.open(path, create=False) as s:
+            [old, before_a_reset] = records(s)
+            assert (old.key, old.replaced, old.epoch) == (b"k", lost(b"old"), 4)
+            assert s.conflicts.servers("orders", old.id) == {}
+            s.conflicts.save_servers("orders", HERE)
+            assert s.conflicts.servers("orders", old.id) == HERE, "the engine goes on with the same job"
+            assert (before_a_reset.epoch, s.conflicts.servers("orders", before_a_reset.id)) == (0, {})
+            s.conflicts.save("orders", [told(9, key=b"new")])
+            assert s._run("PRAGMA user_version") == [(3,)]
+
+    def test_an_engine_of_version_2_that_has_it_open_goes_on(self, path: pathlib.Path) -> None:
+        db = sqlite3.connect(path, isolation_level=None)
+        db.executescript(self.SECOND.read_text())
+        columns = [row[1] for row in db.execute("PRAGMA table_info (conflicts)") if row[1] != "id"]
+        with Store.open(path) as s:
+            s.conflicts.save_servers("orders", HERE)
+            db.execute(f"INSERT INTO conflicts ({', '.join(columns)}) SELECT {', '.join(columns)} FROM conflicts")
+            s.conflicts.save_servers("orders", HERE)
+            assert [s.conflicts.servers("orders", r.id) for r in records(s) if r.epoch] == [HERE, HERE]
+        db.close()
 
     @pytest.fixture
     def old(self, path: pathlib.Path) -> pathlib.Path:
@@ -391,7 +443,7 @@ class TestVersions:
             s.record_job("orders", "bidirectional", ["east", "west"], T)
             s.conflicts.save("orders", [told(1)])
             assert len(records(s)) == 1
-            assert s._run("PRAGMA user_version") == [(2,)]
+            assert s._run("PRAGMA user_version") == [(3,)]
 
     def test_an_engine_of_version_1_that_has_it_open_goes_on(self, old: pathlib.Path) -> None:
         db = sqlite3.connect(old, isolation_level=None)

@@ -11,7 +11,7 @@ import trio
 from bisync.config import Job, load_job
 from bisync.core.actions import Conflict
 from bisync.runtime import mirror as module
-from bisync.runtime.conflict_record import ConflictRecord
+from bisync.runtime.conflict_record import ConflictRecord, Server
 from bisync.runtime.mirror import Mirror
 from bisync.runtime.store import Store
 from tests.cli import jobs
@@ -42,6 +42,11 @@ def mirror(job: Job) -> Iterator[Mirror]:
     mirror.close()
 
 
+def waiting(mirror: Mirror) -> int:
+    """How many conflicts are not on the disk yet."""
+    return sum(len(batch.conflicts) for batch in (mirror._waiting, mirror._writing) if batch is not None)
+
+
 def records(job: Job) -> list[ConflictRecord]:
     with Store.open(job.store) as store:
         return list(store.conflicts.read(job.name, store.conflicts.find(job.name)))
@@ -58,16 +63,16 @@ def break_store(job: Job, broken: bool) -> None:
 async def test_what_is_written_is_recorded_and_not_before(mirror: Mirror, job: Job) -> None:
     life = Life(mirror, 1)
     life.tell(conflict(1), conflict(2, key=b"k2"))
-    assert (life.recorded, mirror.conflicts_waiting) == ([], 2)
+    assert (life.recorded, waiting(mirror)) == ([], 2)
     await mirror.flush()
-    assert (life.recorded, mirror.conflicts_waiting) == ([1, 2], 0)
+    assert (life.recorded, waiting(mirror)) == ([1, 2], 0)
     assert [(r.number, r.epoch, r.state) for r in records(job)] == [(1, 1, "open"), (2, 1, "open")]
 
 
 async def test_found_and_settled_within_one_batch_are_one_write(mirror: Mirror, job: Job) -> None:
     life = Life(mirror, 1)
     life.tell(conflict(1), conflict(2, key=b"k2"), conflict(1, "settled", replaced=lost(b"old")))
-    assert mirror.conflicts_waiting == 2
+    assert waiting(mirror) == 2
     await mirror.flush()
     first, second = records(job)
     assert (first.number, first.state, first.replaced) == (1, "settled", lost(b"old"))
@@ -92,7 +97,7 @@ async def test_one_that_is_settled_while_it_is_written_is_recorded_by_the_next_w
     async with trio.open_nursery() as nursery:
         nursery.start_soon(mirror.flush)
         await writing.wait()
-        assert mirror.conflicts_waiting == 2
+        assert waiting(mirror) == 2
         life.tell(conflict(1, "settled", replaced=lost(b"old")))
         may_write.set()
     assert life.recorded == [2], "of the first one only the half is on the disk"
@@ -112,11 +117,11 @@ async def test_none_is_dropped_while_the_store_cannot_be_written(
     life.tell(conflict(1, "settled"), *(conflict(n, key=b"%d" % n) for n in range(3, 5_000)))
     await trio.sleep(module.AGAIN_S)
     await mirror.flush()
-    assert (life.recorded, mirror.conflicts_waiting) == ([], 4_999) and "no" in mirror.failing
+    assert (life.recorded, waiting(mirror)) == ([], 4_999) and "no" in mirror.failing
     break_store(job, False)
     await trio.sleep(module.AGAIN_S)
     await mirror.flush()
-    assert life.recorded == list(range(1, 5_000)) and mirror.conflicts_waiting == 0
+    assert life.recorded == list(range(1, 5_000)) and waiting(mirror) == 0
     assert [r.number for r in records(job)] == list(range(1, 5_000)), "in the order in which they were found"
     assert records(job)[0].state == "settled"
 
@@ -127,7 +132,7 @@ async def test_a_stop_at_the_wrong_moment_loses_nothing(mirror: Mirror, job: Job
     with trio.CancelScope() as scope:
         scope.cancel()
         await mirror.flush()
-    assert mirror.conflicts_waiting == 1
+    assert waiting(mirror) == 1
     await mirror.flush(last=True)
     assert life.recorded == [1] and len(records(job)) == 1
 
@@ -148,6 +153,104 @@ async def test_a_value_that_lost_is_not_kept_waiting(mirror: Mirror, autojump_cl
     assert await waited() == pytest.approx(1.0)
 
 
+class TestBytes:
+    """Values of conflicts that wait for the log are bounded in bytes, not only in number."""
+
+    async def test_reading_waits_while_they_are_too_many_and_goes_on_once_they_are_written(
+        self, mirror: Mirror, job: Job, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+    ) -> None:
+        monkeypatch.setattr(module, "WAITING_BYTES_MAX", 100_000)
+        life = Life(mirror, 1)
+        break_store(job, True)
+        life.tell(conflict(1, "settled", replaced=lost(b"x" * 60_000)))
+        assert not mirror.full
+        await mirror.flush(last=True)
+        assert not mirror.full and 60_000 < mirror.bytes_waiting < 70_000
+        life.tell(conflict(1, "settled", replaced=lost(b"x" * 60_000)))
+        assert mirror.bytes_waiting < 70_000, "the same one, told again"
+        life.tell(conflict(2, "settled", key=b"k2", replaced=lost(b"x" * 60_000)))
+        assert mirror.full
+        await mirror.flush(last=True)
+        assert mirror.full
+        break_store(job, False)
+        await mirror.flush(last=True)
+        assert not mirror.full and mirror.bytes_waiting == 0 and life.recorded == [1, 2]
+
+    async def test_those_of_earlier_lives_count_and_the_life_is_woken_when_they_are_written(
+        self, mirror: Mirror, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "WAITING_BYTES_MAX", 100_000)
+        Life(mirror, 1).tell(conflict(1, "settled", replaced=lost(b"x" * 120_000)), conflict(2, key=b"k2"))
+        woken: list[list[int]] = []
+        mirror.begin_life(2, woken.append)
+        assert mirror.full
+        await mirror.flush()
+        assert not mirror.full and woken == [[]]
+
+    async def test_those_under_way_count(self, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "WAITING_BYTES_MAX", 100_000)
+        Life(mirror, 1).tell(conflict(1, "settled", replaced=lost(b"x" * 120_000)))
+        write, seen = Mirror._write, list[bool]()
+
+        def watched(self: Mirror, batch: module._Batch) -> int | None:
+            seen.append(self.full)
+            return write(self, batch)
+
+        monkeypatch.setattr(Mirror, "_write", watched)
+        await mirror.flush()
+        assert seen == [True] and not mirror.full
+
+
+class TestAStoreThatIsMoved:
+    async def test_while_a_batch_is_written_it_is_written_again(
+        self, mirror: Mirror, job: Job, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+    ) -> None:
+        life, moved = Life(mirror, 1), job.store.with_name("moved.db")
+        write = Mirror._write_to
+
+        def moving(self: Mirror, store: Store, batch: module._Batch) -> int | None:
+            done = write(self, store, batch)
+            if not moved.exists():
+                job.store.rename(moved)
+            return done
+
+        monkeypatch.setattr(Mirror, "_write_to", moving)
+        life.tell(conflict(1, "settled", replaced=lost(b"old")))
+        await mirror.flush()
+        assert life.recorded == [] and "was moved or removed" in mirror.failing and not job.store.exists()
+        await trio.sleep(module.AGAIN_S)
+        await mirror.flush()
+        assert life.recorded == [1] and [r.replaced for r in records(job)] == [lost(b"old")]
+
+    async def test_at_the_end_what_waits_is_not_lost_and_the_new_one_knows_the_job(
+        self, mirror: Mirror, job: Job
+    ) -> None:
+        life = Life(mirror, 1)
+        mirror.checkpoint("forward", b"tag 1")
+        mirror.reads("east", "a" * 40)
+        await mirror.flush()
+        job.store.unlink()
+        life.tell(conflict(1, "settled", replaced=lost(b"old")))
+        await mirror.flush(last=True)
+        assert life.recorded == [1] and len(records(job)) == 1
+        with Store.open(job.store) as store:
+            assert store.checkpoint("orders", "forward") == "tag 1"
+            assert store.conflicts.servers("orders", 1) == {"east": Server("127.0.0.1:1", "a" * 40)}
+            assert ["was moved or removed" in e.text for e in store.events("orders")] == [True]
+
+
+async def test_what_is_dropped_of_earlier_lives_is_said(
+    mirror: Mirror, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING_EARLIER_MAX", 2)
+    Life(mirror, 1).tell(*(conflict(n, "settled", replaced=lost(b"x")) for n in range(5)))
+    Life(mirror, 2)
+    await mirror.flush()
+    with Store.open(job.store) as store:
+        [event] = store.events("orders")
+    assert (event.level, event.text.partition(" ")[2][:11]) == ("error", "3 conflicts")
+
+
 class TestLives:
     async def test_each_life_has_its_own_numbers(self, mirror: Mirror, job: Job) -> None:
         first = Life(mirror, 1)
@@ -161,7 +264,7 @@ class TestLives:
     async def test_what_was_not_written_and_will_be_found_again_is_not_kept(self, mirror: Mirror, job: Job) -> None:
         Life(mirror, 1).tell(conflict(1), conflict(2, key=b"k2"))
         second = Life(mirror, 2)
-        assert mirror.conflicts_waiting == 0
+        assert waiting(mirror) == 0
         second.tell(conflict(7))
         await mirror.flush()
         assert [(r.epoch, r.number) for r in records(job)] == [(2, 7)]
@@ -183,7 +286,7 @@ class TestLives:
             Life(mirror, epoch).tell(*(conflict(n, "settled", replaced=lost(b"%d" % epoch)) for n in range(4)))
             await mirror.flush(last=True)
         Life(mirror, 9)
-        assert mirror.conflicts_waiting == 5
+        assert waiting(mirror) == 5
         break_store(job, False)
         await mirror.flush(last=True)
         assert {r.epoch for r in records(job)} <= {4, 5}

@@ -19,17 +19,6 @@ from tests.runtime.test_store import raw, refused
 T = 1_700_000_000_000  # any time, in ms
 
 
-@pytest.fixture
-def path(tmp_path: pathlib.Path) -> pathlib.Path:
-    return tmp_path / "orders.db"
-
-
-@pytest.fixture
-def store(path: pathlib.Path) -> Iterator[Store]:
-    with Store.open(path) as s:
-        yield s
-
-
 WRITER = """
 import pathlib, sys
 from bisync.runtime.store import Store

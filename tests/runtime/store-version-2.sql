@@ -1,0 +1,23 @@
+-- A store as version 2 of its tables left it.
+BEGIN TRANSACTION;
+CREATE TABLE checkpoints (job TEXT NOT NULL, channel TEXT NOT NULL, tag TEXT NOT NULL, saved_at_ms INTEGER NOT NULL, PRIMARY KEY (job, channel));
+CREATE TABLE conflict_totals (job TEXT NOT NULL, kind TEXT NOT NULL, total INTEGER NOT NULL, PRIMARY KEY (job, kind));
+INSERT INTO "conflict_totals" VALUES('orders','key',1);
+CREATE TABLE conflicts (id INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, epoch INTEGER NOT NULL, number INTEGER NOT NULL, found_ms INTEGER NOT NULL, settled_ms INTEGER, undone_ms INTEGER, state TEXT NOT NULL, database INTEGER NOT NULL, key BLOB NOT NULL, kind TEXT NOT NULL, name BLOB NOT NULL, policy TEXT NOT NULL, winner TEXT NOT NULL, rule TEXT NOT NULL, certain INTEGER NOT NULL, counts TEXT NOT NULL, offsets TEXT NOT NULL, writes TEXT NOT NULL, replaced_site TEXT, replaced_kind TEXT, replaced_expires_ms INTEGER, replaced_size INTEGER, replaced_digest TEXT, kept TEXT NOT NULL, size INTEGER NOT NULL, replaced_value BLOB);
+INSERT INTO "conflicts" VALUES(1,'orders',4,1,1700000000000,1700000000050,NULL,'settled',0,X'6B','',X'','last-writer','east','newest write',1,'{"east": 1, "west": 1}','{"east": [100, 100], "west": [200, 200]}','[["east", "SET k v", 100, 1699999999999500, 1700000000000000], ["west", "SET k v", 200, 1699999999999500, 1700000000000000]]','west','value',NULL,3,'cba06b5736faf67e54b07b561eae94395e774c517a7d910a54369e1263ccfbd4','',592,X'6F6C64');
+INSERT INTO "conflicts" VALUES(2,'orders',0,2,1700000000000,1700000000050,NULL,'settled',0,X'6F6C646572','',X'','last-writer','east','newest write',1,'{"east": 1, "west": 1}','{"east": [100, 100], "west": [200, 200]}','[["east", "SET k v", 100, 1699999999999500, 1700000000000000], ["west", "SET k v", 200, 1699999999999500, 1700000000000000]]',NULL,NULL,NULL,NULL,NULL,'',601,NULL);
+CREATE TABLE events (id INTEGER PRIMARY KEY, job TEXT NOT NULL, at_ms INTEGER NOT NULL, level TEXT NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
+CREATE TABLE jobs (name TEXT PRIMARY KEY, topology TEXT NOT NULL, sites TEXT NOT NULL, created_ms INTEGER NOT NULL);
+CREATE TABLE reports (job TEXT PRIMARY KEY, report TEXT NOT NULL, at_ms INTEGER NOT NULL);
+CREATE TABLE states (id INTEGER PRIMARY KEY, job TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL);
+CREATE INDEX states_of_job ON states (job, id);
+CREATE INDEX events_of_job ON events (job, id);
+CREATE INDEX conflicts_of_job ON conflicts (job, id, state, found_ms, size);
+CREATE INDEX conflicts_of_life ON conflicts (job, epoch, number);
+CREATE INDEX conflicts_of_unit ON conflicts (job, database, key, kind, name);
+CREATE INDEX conflicts_open ON conflicts (job, database, key) WHERE state = 'open';
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('conflicts',2);
+COMMIT;
+PRAGMA application_id = 1114198905;
+PRAGMA user_version = 2;
