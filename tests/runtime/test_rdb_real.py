@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from bisync.core.rdb import Aux, DatabaseSize, End, Function, Item, RdbReader, String, Value
+from bisync.core.rdb import Aux, DatabaseSize, End, Function, Item, RdbReader, String, Value, decode_payload
 from bisync.testing.servers import LocalServer, local_servers
 
 LIBRARY = "#!lua name=lib\nredis.register_function('twice', function(keys, args) return args[1] * 2 end)\n"
@@ -181,9 +181,9 @@ def test_a_payload_is_byte_for_byte_what_dump_replies(filled: LocalServer) -> No
                     assert item.expires_at_ms == (None if (at := c.pexpiretime(item.key)) == -1 else at)
                     types.add(item.type)
     with filled.client() as c:
-        # All that Redis 7.0 writes: set 2, hash 4, sorted set 5, intset 11, hash 16 and sorted set 17 as listpack,
-        # quicklist 18, stream 19; from 7.2 on stream 21 in its place, and set 20 as listpack.
-        written = {2, 4, 5, 11, 16, 17, 18, *((19,) if version(c) < (7, 2) else (20, 21))}
+        # All that Redis 7.0 writes: compressed string 0, set 2, hash 4, sorted set 5, intset 11, hash 16 and sorted set
+        # 17 as listpack, quicklist 18, stream 19; from 7.2 on stream 21 in its place, and set 20 as listpack.
+        written = {0, 2, 4, 5, 11, 16, 17, 18, *((19,) if version(c) < (7, 2) else (20, 21))}
         # From 7.4 on hash 24, and 25 as listpack, whose fields have expiries; from 8.0 on vector sets, of a module: 7.
         written |= {24, 25} if knows(c, "HPEXPIREAT") else set()
         written |= {7} if knows(c, "VADD") else set()
@@ -215,6 +215,15 @@ def test_random_pieces_do_not_matter(filled: LocalServer) -> None:
         assert read(data, iter(lambda: rng.choice((1, 2, 3, 10, 100, 1500, 20_000)), 0)) == whole
 
 
+def strings(items: list[Item]) -> dict[tuple[int, bytes], tuple[bytes, int | None]]:
+    """The strings, compressed or not, with their expiries."""
+    found = {(i.database, i.key): (i.value, i.expires_at_ms) for i in items if isinstance(i, String)}
+    for i in items:
+        if isinstance(i, Value) and not i.type:
+            found[i.database, i.key] = b"".join(decode_payload(i.payload).elements), i.expires_at_ms
+    return found
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -231,8 +240,7 @@ def test_other_settings_of_the_source_give_the_same_data(
         restore(before, other)
         after = read(snapshot(other), itertools.repeat(10_000))
         assert content(other).keys() == content(filled).keys()
-    strings = {(i.database, i.key): (i.value, i.expires_at_ms) for i in before if isinstance(i, String)}
-    assert {(i.database, i.key): (i.value, i.expires_at_ms) for i in after if isinstance(i, String)} == strings
-    values = {(i.database, i.key): (i.type, i.expires_at_ms) for i in before if isinstance(i, Value)}
-    assert {(i.database, i.key): (i.type, i.expires_at_ms) for i in after if isinstance(i, Value)} == values
+    assert strings(after) == strings(before)
+    values = {(i.database, i.key): (i.type, i.expires_at_ms) for i in before if isinstance(i, Value) and i.type}
+    assert {(i.database, i.key): (i.type, i.expires_at_ms) for i in after if isinstance(i, Value) and i.type} == values
     assert after[-1] == End(checksum_verified="--rdbchecksum" not in options)

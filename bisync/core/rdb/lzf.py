@@ -5,7 +5,10 @@ as they are; or `LLLooooo oooooooo`, a repetition of L + 2 bytes that were writt
 more byte that adds to L stands in between).
 """
 
-MAX_RATIO = 88  # the densest part: 3 bytes that stand for 264
+from typing import Final
+
+MAX_RATIO: Final = 88  # the densest part: 3 bytes that stand for 264
+REACH: Final = 1 << 13  # how far back a repetition goes, in bytes
 
 
 def decompress(packed: bytes, size: int) -> bytes:
@@ -17,35 +20,89 @@ def decompress(packed: bytes, size: int) -> bytes:
     if size > len(packed) * MAX_RATIO:
         raise ValueError(f"{len(packed)} bytes cannot stand for {size}")
     out = bytearray()
-    at, end = 0, len(packed)
-    try:
-        while at < end:
-            control = packed[at]
-            at += 1
-            if control < 32:
-                out += packed[at : at + control + 1]
-                at += control + 1
-            else:
-                length = control >> 5
-                if length == 7:
-                    length += packed[at]
-                    at += 1
-                _repeat(out, distance=((control & 31) << 8 | packed[at]) + 1, length=length + 2)
-                at += 1
-            if len(out) > size:
-                break
-    except IndexError:
-        raise ValueError("it ends within a repetition") from None
-    if at > end or len(out) != size:
+    if _unpack(packed, out, size) != len(packed):
+        raise ValueError("it ends within a part")
+    if len(out) != size:
         raise ValueError(f"it stands for other than {size} bytes")
     return bytes(out)
 
 
-def _repeat(out: bytearray, distance: int, length: int) -> None:
-    start = len(out) - distance
-    if start < 0:
-        raise ValueError("it repeats what is before its start")
-    if distance >= length:
-        out += out[start : start + length]
-    else:  # the repetition runs into itself: a pattern
-        out += (out[start:] * (length // distance + 1))[:length]
+class Unpacker:
+    """Decompresses a string of any size in pieces: memory holds 8 KiB of what came out, and what is not taken yet."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size  # bytes that are still to come out
+        self._out = bytearray()
+        self._taken = 0  # bytes of `_out` that were handed out
+        self._rest = b""  # the start of a part that is not whole
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes can be taken."""
+        return len(self._out) - self._taken
+
+    def feed(self, packed: bytes) -> None:
+        """Decompress more. Raises ValueError where it is no LZF or stands for more than `size` bytes."""
+        packed = self._rest + packed
+        before = len(self._out)
+        done = _unpack(packed, self._out, before + self.left)
+        self.left -= len(self._out) - before
+        if self.left < 0:
+            raise ValueError("it stands for more bytes than it says")
+        self._rest = packed[done:]
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes, or as many as there are."""
+        start = self._taken
+        self._taken = min(start + count, len(self._out))
+        taken = bytes(memoryview(self._out)[start : self._taken])
+        past = self._taken - REACH
+        if past > REACH:
+            del self._out[:past]
+            self._taken -= past
+        return taken
+
+    def close(self) -> None:
+        """No more comes. Raises ValueError where something is missing."""
+        if self._rest or self.left:
+            raise ValueError(f"it ends {self.left} bytes too early")
+
+
+def _unpack(packed: bytes, out: bytearray, most: int) -> int:
+    """Append what the whole parts in `packed` stand for, and return where the first stands that is not whole.
+
+    Stops after the part that makes `out` longer than `most`. Raises ValueError for a repetition of what never was.
+    """
+    at, end = 0, len(packed)
+    try:
+        while at < end:
+            control = packed[at]
+            if control < 32:
+                stop = at + control + 2
+                if stop > end:
+                    break
+                out += packed[at + 1 : stop]
+                at = stop
+                continue
+            count = (control >> 5) + 2
+            next_at = at + 2
+            if count == 9:
+                count += packed[at + 1]
+                next_at += 1
+            distance = ((control & 31) << 8 | packed[next_at - 1]) + 1
+            have = len(out)
+            start = have - distance
+            if start < 0:
+                raise ValueError("it repeats what is before its start")
+            if distance >= count:
+                out += out[start : start + count]
+            else:  # the repetition runs into itself: a pattern
+                out += (out[start:] * (count // distance + 1))[:count]
+            at = next_at
+            if have > most:
+                break
+    except IndexError:
+        pass  # the part at `at` is not whole
+    if len(out) > most:
+        raise ValueError(f"it stands for more than {most} bytes")
+    return at

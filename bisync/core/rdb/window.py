@@ -8,16 +8,15 @@ read twice, whatever the size of the pieces, and a bare claim costs no memory.
 from collections.abc import Generator
 from typing import Final, TypeAlias, TypeVar
 
-from bisync.core.rdb.lzf import decompress
+from bisync.core.rdb.encoding import INTEGER_BYTES, LZF, RAW, SHORT, Short, length_at, string_at
+from bisync.core.rdb.lzf import MAX_RATIO
 from bisync.core.rdb.payload import crc64
 from bisync.errors import RdbError
 
-MAX_VALUE_BYTES: Final = 5 * 2**30  # default bound of one value, in bytes; a string has at most 512 MB
+MAX_VALUE_BYTES: Final = 5 * 2**30  # default bound of what is kept as one, in bytes; a string has at most 512 MB
 LEAST_MAX_VALUE_BYTES: Final = 64 * 1024  # below it the shortcuts of the reader would have to check, too
 
-RAW: Final = -1
-INT8, INT16, INT32, LZF = range(4)  # what follows `11` in the first byte of a string, `RDB_ENC_*`
-_INTEGER_BYTES = {INT8: 1, INT16: 2, INT32: 4}
+_KEY_SHOWN: Final = 60  # bytes of a key in an error
 
 T = TypeVar("T")
 Waits: TypeAlias = Generator[None, None, T]
@@ -26,26 +25,39 @@ Waits: TypeAlias = Generator[None, None, T]
 class Window:
     """Bytes of an RDB from `base` on, the place `pos` in them, and the checksum of all that was passed.
 
-    `max_value_bytes` bounds a single value and every length that the file claims.
+    `max_value_bytes` bounds everything that is kept as one, and every length that the file claims.
     """
 
-    def __init__(self, max_value_bytes: int) -> None:
+    def __init__(self, max_value_bytes: int, data: bytes = b"") -> None:
         if max_value_bytes < LEAST_MAX_VALUE_BYTES:
             raise ValueError(f"max_value_bytes must be at least {LEAST_MAX_VALUE_BYTES}, not {max_value_bytes}")
         self.max_value_bytes = max_value_bytes
-        self.data = b""
+        self.data = data
         self.pos = 0  # index into `data`; beyond its end: bytes to skip that have not come yet
         self.base = 0  # offset of data[0] in the RDB, in bytes
+        self.subject: tuple[bytes, int] | None = None  # key and type of the value under way, for errors
+        self.templates: dict[int, list[bytes]] = {}  # field names of the hash templates that came, by their number
         self._checksum, self._summed = 0, 0  # CRC-64 up to data[_summed]
         self._held, self._mark = bytearray(), -1  # what is kept: `_held`, then data[_mark:]
+        self._coming: list[bytes] = []  # what came while `fill` waits for more
+        self._lacking = 0  # bytes that `fill` still waits for
 
     @property
     def offset(self) -> int:
         """How many bytes of the RDB were passed."""
         return self.base + min(self.pos, len(self.data))
 
+    @property
+    def end(self) -> int:
+        """How many bytes of the RDB have come."""
+        return self.base + len(self.data) + sum(map(len, self._coming))
+
     def error(self, what: str, *, why: str = "", hint: str = "") -> RdbError:
-        """An RdbError at this place. The default hint is that of a damaged file."""
+        """An RdbError at this place, with the key it is about. The default hint is that of a damaged file."""
+        if self.subject is not None:
+            key, type = self.subject
+            shown = repr(key[:_KEY_SHOWN]) + ("..." if len(key) > _KEY_SHOWN else "")
+            what = f"{what}, in the value of key {shown} of RDB type {type},"
         return RdbError(what, offset=self.offset, why=why, hint=hint or "take a new snapshot; this one is damaged")
 
     def extend(self, more: bytes) -> None:
@@ -53,9 +65,17 @@ class Window:
 
         Raises RdbError where a value that is being kept grows over `max_value_bytes`.
         """
+        if self._lacking > len(more):
+            self._lacking -= len(more)
+            self._coming.append(bytes(more))
+            return
+        if self._coming:
+            more = b"".join((*self._coming, more))
+            self._coming.clear()
+        self._lacking = 0
         used = min(self.pos, len(self.data))
         self.checksum()
-        self._summed = 0
+        self._summed = max(self._summed - used, 0)
         if self._mark >= 0:
             self._held += memoryview(self.data)[self._mark : used]
             self._mark = 0
@@ -77,17 +97,41 @@ class Window:
         assert self._mark < 0, "nested keep"
         self._mark = self.pos
 
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes there are from `keep` to here, whether they have come or not."""
+        return len(self._held) + self.pos - self._mark
+
     def kept(self) -> Waits[bytes]:
         """The bytes from `keep` to here, waiting for those that were skipped before they came."""
         while self.pos > len(self.data):
             yield
-        self._claim(len(self._held) + self.pos - self._mark)
+        self._claim(self.kept_bytes)
         content = self.data[self._mark : self.pos]
         self._mark = -1
         if self._held:
             self._held += content
             content, self._held = bytes(self._held), bytearray()
         return content
+
+    def rewind(self) -> None:
+        """Go back to `keep`, to read the same bytes in another way, and keep them no longer."""
+        if self._held:
+            self.data, self.pos = bytes(self._held) + self.data, 0
+            self._summed += len(self._held)
+            self.base -= len(self._held)
+            self._held = bytearray()
+        else:
+            self.pos = self._mark
+        self._mark = -1
+
+    def fill(self, count: int) -> Waits[None]:
+        """Wait until the next `count` bytes are in `data`, and pass nothing."""
+        self._claim(count)
+        while (lacking := self.pos + count - len(self.data)) > 0:
+            if not self._coming:  # else `extend` counts already
+                self._lacking = lacking
+            yield
 
     def take(self, count: int) -> Waits[bytes]:
         """The next `count` bytes."""
@@ -109,12 +153,10 @@ class Window:
 
     def length(self) -> Waits[int]:
         """A number in the variable encoding of lengths: up to 64 bits, unchecked."""
-        while True:
-            value, after = self._length_at(self.pos)
-            if value >= 0:
-                self.pos = after
-                return value
+        while (found := self._length_at(self.pos)) is None:
             yield
+        value, self.pos = found
+        return value
 
     def count(self) -> Waits[int]:
         """A number of things of which each takes a byte or more, so that it cannot exceed `max_value_bytes`."""
@@ -122,21 +164,24 @@ class Window:
         self._claim(value)
         return value
 
-    def string(self) -> Waits[bytes]:
-        """A string, decoded: integers as decimal text, LZF decompressed."""
+    def string_header(self) -> Waits[tuple[int, int, int]]:
+        """Pass over a string's header: its encoding, its bytes in the file, with LZF its bytes decompressed."""
         while (header := self._string_header()) is None:
             yield
-        encoding, size, unpacked = header
-        body = yield from self.take(size)
-        if encoding == RAW:
-            return body
-        if encoding != LZF:
-            return b"%d" % int.from_bytes(body, "little", signed=True)
-        self._claim(unpacked)
-        try:
-            return decompress(body, unpacked)
-        except ValueError as e:
-            raise self.error("a compressed string is damaged", why=str(e)) from None
+        return header
+
+    def string(self) -> Waits[bytes]:
+        """A string, decoded: integers as decimal text, LZF decompressed."""
+        while True:
+            try:
+                value, self.pos = string_at(self.data, self.pos, self.max_value_bytes)
+                return value
+            except Short as e:
+                yield from self.fill(e.end - self.pos)
+            except SHORT:
+                yield
+            except ValueError as e:
+                raise self.error("a damaged string", why=str(e)) from None
 
     def strings(self, count: int, after: int = 0) -> Waits[None]:
         """Pass over `count` strings, with `after` more bytes after each."""
@@ -145,15 +190,13 @@ class Window:
 
     def lengths(self, count: int, before: int = 0) -> Waits[None]:
         """Pass over `count` lengths, with `before` more bytes before each."""
-        pos = self.pos
         while count:
-            value, end = self._length_at(pos + before)
-            if value >= 0:
-                self.pos = pos = end
-                count -= 1
-            else:
+            found = self._length_at(self.pos + before)
+            if found is None:
                 yield
-                pos = self.pos
+            else:
+                self.pos = found[1]
+                count -= 1
 
     def _claim(self, count: int) -> None:
         if count > self.max_value_bytes:
@@ -179,41 +222,36 @@ class Window:
         self.pos = pos
         return count
 
-    def _length_at(self, pos: int) -> tuple[int, int]:
-        """The length that starts at `pos` and the place after it. -1 where it has not come yet."""
-        data = self.data
-        if pos >= len(data):
-            return -1, pos
-        first = data[pos]
-        if first < 0x40:
-            return first, pos + 1
-        size = 1 if first < 0x80 else 4 if first == 0x80 else 8
-        end = pos + 1 + size
-        if first > 0x81:
-            raise self.error("no length", why=f"it starts with byte 0x{first:02x}")
-        if end > len(data):
-            return -1, pos
-        value = int.from_bytes(data[pos + 1 : end], "big")
-        return ((first & 0x3F) << 8 | value if first < 0x80 else value), end
+    def _length_at(self, at: int) -> tuple[int, int] | None:
+        """The length that starts at `at` and the place after it. None where it has not come yet."""
+        try:
+            return length_at(self.data, at)
+        except SHORT:
+            return None
+        except ValueError as e:
+            raise self.error("no length", why=str(e)) from None
 
     def _string_header(self) -> tuple[int, int, int] | None:
-        """Pass over a string's header: its encoding, its bytes in the file, with LZF its bytes decompressed.
-
-        None, and nothing is passed, where it has not come whole.
-        """
+        """Pass over a string's header, as `string_header`. None, and nothing is passed, where it has not come whole."""
         if self.pos >= len(self.data):
             return None
         encoding = self.data[self.pos] - 0xC0
-        if encoding in _INTEGER_BYTES:
+        if encoding in INTEGER_BYTES:
             self.pos += 1
-            return encoding, _INTEGER_BYTES[encoding], 0
+            return encoding, INTEGER_BYTES[encoding], 0
         packed = encoding == LZF
-        size, end = self._length_at(self.pos + packed)
+        found = self._length_at(self.pos + packed)
         unpacked = 0
-        if packed and size >= 0:
-            unpacked, end = self._length_at(end)
-        if size < 0 or unpacked < 0:
+        if packed and found is not None:
+            size, at = found
+            found = self._length_at(at)
+            if found is not None:
+                unpacked, at = found
+                found = size, at
+        if found is None:
             return None
-        self._claim(size)
-        self.pos = end
-        return (LZF if packed else RAW), size, unpacked
+        self._claim(found[0])
+        if unpacked > MAX_RATIO * found[0]:
+            raise self.error("a damaged string", why=f"{found[0]} compressed bytes cannot stand for {unpacked}")
+        self.pos = found[1]
+        return (LZF if packed else RAW), found[0], unpacked
