@@ -4,6 +4,7 @@ No socket, no file, no journal: what is left is understanding, comparing, queuei
 their echoes. The echo of a transaction is made of its own bytes, as a server would send it to its replicas.
 """
 
+import functools
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -206,7 +207,7 @@ def hot_variants(writes: int) -> Variants:
     found: dict[str, Callable[[], Sample]] = {}
     for name, kind in KINDS.items():
         for n in (writes // 4, writes):
-            found[f"{name}, {n:,}+{n:,}"] = lambda kind=kind, n=n: hot(kind, n)  # type: ignore[misc]
+            found[f"{name}, {n:,}+{n:,}"] = functools.partial(hot, kind, n)
     return found
 
 

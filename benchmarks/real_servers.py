@@ -5,6 +5,7 @@ start does not count; the processor time is the engine's from then on.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import pathlib
@@ -72,10 +73,6 @@ def wait_until(condition: Callable[[], object], engine: EngineProcess) -> None:
         time.sleep(LOOK_S)
 
 
-def _alive(engine: EngineProcess) -> None:
-    engine.check()
-
-
 def epoch(server: LocalServer) -> int:
     """Of the engine that has the job, as the tag of the forward channel says."""
     with server.client() as client:
@@ -95,7 +92,7 @@ def job_of(folder: pathlib.Path, topology: str) -> Iterator[tuple[Job, dict[str,
         job = load_job(path)
         engine = EngineProcess(path, folder / "first.log")
         try:
-            outcome = wait_for_state(job, SYNCHRONIZING, WAIT_S, lambda: _alive(engine))
+            outcome = wait_for_state(job, SYNCHRONIZING, WAIT_S, engine.check)
             assert outcome.reached, outcome.missing
             engine.stop()
         finally:
@@ -112,7 +109,7 @@ def catch_up(folder: pathlib.Path, topology: str, writes: Writes) -> Sample:
         try:
             wait_until(lambda: epoch(sites["west"]) > before, engine)
             began_s, used_s = time.perf_counter(), cpu_s(engine.process.pid)
-            outcome = wait_drained(job, WAIT_S, lambda: _alive(engine))
+            outcome = wait_drained(job, WAIT_S, engine.check)
             assert outcome.reached, outcome.missing
             wall_s, used_s = time.perf_counter() - began_s, cpu_s(engine.process.pid) - used_s
             conflicts = read_status(job, int(time.time() * 1000))["conflicts"]["total"]
@@ -153,7 +150,7 @@ def hot_variants(folder: pathlib.Path, writes: int) -> Variants:
         return catch_up(folder / "hot", "bidirectional", {x: (kind(x, n) for n in range(writes)) for x in SITES})
 
     kinds = {name: kind for name, kind in KINDS.items() if name != "all of them, in turn"}
-    return {name: lambda kind=kind: once(kind) for name, kind in kinds.items()}  # type: ignore[misc]
+    return {name: functools.partial(once, kind) for name, kind in kinds.items()}
 
 
 def hot_bases() -> dict[str, str]:

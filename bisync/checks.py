@@ -30,7 +30,11 @@ RDB_VERSIONS = {(8, 10): 15, (8, 6): 13, (7, 4): 12, (7, 2): 11, (7, 0): 10, (5,
 
 FEATURES = {
     "EVAL": "a stream that both sites wrote cannot be merged",
+    "XINFO STREAM": "a stream that both sites wrote cannot be merged",
+    "ROLE": "of two writes it is less often certain which one is newer",
+    "UNWATCH": "`bisync undo` cannot put back what lost",
     "MEMORY USAGE": "big keys in conflict cannot be told, nor copied in parts",
+    "FUNCTION LIST": "function libraries that both sites changed cannot be settled",
     "FUNCTION DUMP": "function libraries that both sites changed cannot be settled",
     "FUNCTION RESTORE": "function libraries that both sites changed cannot be settled",
 }
@@ -62,7 +66,7 @@ class Side:
     @property
     def account(self) -> str:
         """The name of the account that is used here."""
-        return self.site.endpoint.user or "default"
+        return self.site.endpoint.account
 
     @property
     def under_way(self) -> bool:
@@ -127,7 +131,8 @@ def rights(side: Side) -> Finding:
 
 
 def _rule(side: Side, command: str, reply: Refusal) -> str:
-    key = tag_key(side.job.name, "forward") if command in {"SET", "GET", "WATCH"} else PROBE_KEY
+    own = {"SET", "GET", "WATCH", "HGETALL"}
+    key = tag_key(side.job.name, "forward") if command in own else PROBE_KEY
     return acl_rule((command, key), reply)
 
 

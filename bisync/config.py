@@ -1,8 +1,8 @@
 """The job file: two sites, a topology and rules, as TOML. `docs/job-file.md` explains each option to its user.
 
-Each table of the file is an attrs class below (that of `[conflicts]` is in `bisync.conflict_options`), read by
-`bisync.options`, which tells all mistakes at once. Checks that compare one table with another are made here, on the
-document itself, so that they too go on after a mistake.
+Each table of the file is an attrs class below (those of the sites are in `bisync.site_options`, that of `[conflicts]`
+is in `bisync.conflict_options`), read by `bisync.options`, which tells all mistakes at once. Checks that compare one
+table with another are made here, on the document itself, so that they too go on after a mistake.
 """
 
 import re
@@ -16,12 +16,13 @@ import attrs
 from bisync import options
 from bisync.conflict_options import Conflicts, KeyPolicy, conflict_mistakes, read_patterns
 from bisync.core.patterns import Scope
-from bisync.endpoint import EXAMPLE, Endpoint, Secret, read_url
-from bisync.errors import JobFileError
+from bisync.endpoint import Endpoint, Login, Secret
+from bisync.errors import JobFileError, SiteError
 from bisync.options import Mistake, WrongPlace, flag, one_of, option, text, whole
+from bisync.site_options import SiteTable, endpoint_of, site_mistakes, urls
 
 __all__ = ["Commands", "Conflicts", "Endpoint", "Engine", "FullCopy", "Job", "KeyPolicy", "Objects", "Secret"]
-__all__ += ["Site", "load_job"]
+__all__ += ["Site", "SiteTable", "load_job"]
 
 FILE_BYTES_MAX = 1 << 20  # a job file is a page; what is longer is another file, given by mistake
 DATABASE_MAX = (1 << 31) - 1  # Redis counts databases with an int
@@ -44,12 +45,6 @@ def _read_site_name(value: str) -> str:
     if not _NAME.fullmatch(value) or len(value) > 32:
         raise WrongPlace(f"expected a site's name of at most 32 {_LETTERS}")
     return value
-
-
-def _read_endpoint(value: Any) -> Endpoint:
-    if not isinstance(value, str):
-        raise ValueError(f"expected {EXAMPLE}")
-    return read_url(value)
 
 
 def _read_sites(value: Any) -> "dict[str, SiteTable]":
@@ -97,18 +92,21 @@ def _read_include(value: Any) -> tuple[str, ...]:
 
 
 @attrs.frozen
-class SiteTable:
-    """A table `[sites.<name>]`."""
-
-    url: Endpoint = attrs.field(metadata=option(_read_endpoint, EXAMPLE))
-
-
-@attrs.frozen
 class Site:
     """A Redis deployment with its own writers."""
 
     name: str  # the user's name for it
     endpoint: Endpoint
+
+    def login(self) -> Login:
+        """Account and password as they are at this moment. Raises SiteError where they cannot be read."""
+        try:
+            return self.endpoint.login()
+        except ValueError as e:
+            option = self.endpoint.kept.option if self.endpoint.kept is not None else "url"
+            hint = f"mend what sites.{self.name}.{option} names; it is read again for each connection"
+            what, heals = "its password cannot be read", self.endpoint.met
+            raise SiteError(self.name, what, why=f"{option}: {e}", hint=hint, heals=heals) from None
 
 
 @attrs.frozen
@@ -117,6 +115,12 @@ class FullCopy:
 
     # What to do where the target holds keys before the first copy.
     target_not_empty: str = attrs.field(default="refuse", metadata=option(_read_target_not_empty))
+    # A value that takes more bytes in the snapshot is copied in pieces.
+    whole_bytes: int = attrs.field(default=4 << 20, metadata=whole(1, 512 << 20, "bytes"))
+    # Most bytes of a snapshot on disk at a time.
+    spool_bytes: int = attrs.field(default=0, metadata=whole(1 << 20, 1 << 50, "bytes", zero="as many as the disk has"))
+    # So many bytes of such a value go with one transaction.
+    piece_bytes: int = attrs.field(default=256 << 10, metadata=whole(64, 64 << 20, "bytes"))
 
 
 @attrs.frozen
@@ -228,8 +232,8 @@ class Job:
         return {s.name: s for s in self.sites}[name]
 
 
-def load_job(path: str | Path) -> Job:
-    """Read a job file.
+def load_job(path: str | Path, *, connects: bool = True) -> Job:
+    """Read a job file; `connects` False: without a look at the passwords and the files of TLS that it names.
 
     Raises JobFileError with all its mistakes, be they of the file, of TOML, of an option or between two options.
     """
@@ -240,9 +244,10 @@ def load_job(path: str | Path) -> Job:
         raise JobFileError(str(path), [str(e)]) from None
     table, mistakes = options.read(document, JobTable)
     mistakes = [*mistakes, *_across(document), *_wrong_store(document, path)]
+    mistakes += site_mistakes(document.get("sites"), path.absolute().parent, connects=connects)
     if table is None or mistakes:
         raise JobFileError(str(path), [m.describe(document) for m in mistakes])
-    source, target = (Site(name, site.url) for name, site in table.sites.items())
+    source, target = (Site(n, endpoint_of(site, path.absolute().parent)) for n, site in table.sites.items())
     return Job(
         name=table.name,
         topology=table.topology,
@@ -295,22 +300,12 @@ def _across(document: Mapping[str, Any]) -> Iterator[Mistake]:
         names = ", ".join(options.shown_place((name,)) for name in sites) or "none"
         yield Mistake(("sites",), f"expected {_SITES}, not {len(sites)} ({names})", shows_value=False)
     seen: dict[str, str] = {}
-    for name, endpoint in _endpoints(sites):
+    for name, endpoint in urls(sites):
         first = seen.setdefault(f"{endpoint.host.lower()} {endpoint.port}", name)
         if first != name:
             yield Mistake(("sites", name, "url"), f"expected another server than that of sites.{first}")
     known = [name for name in sites if _NAME.fullmatch(name)]
     yield from conflict_mistakes(document.get("conflicts"), tuple(sites), known)
-
-
-def _endpoints(sites: Mapping[str, Any]) -> Iterator[tuple[str, Endpoint]]:
-    """The sites whose url can be read."""
-    for name, site in sites.items():
-        url = site.get("url") if isinstance(site, dict) else None
-        try:
-            yield name, _read_endpoint(url)
-        except ValueError:
-            continue
 
 
 def _wrong_store(document: Mapping[str, Any], path: Path) -> Iterator[Mistake]:

@@ -1,7 +1,8 @@
 """How to reach a site: its URL, read so that a password in it is never shown.
 
-A URL is `redis://user:password@host:port`. User and password are percent-decoded. The account ends at the last `@`,
-whatever stands before it, so that even of a URL written wrongly no part of the password is taken for a host.
+A URL is `redis://user:password@host:port`, or `rediss://` where the server wants TLS. User and password are
+percent-decoded. The account ends at the last `@`, whatever stands before it, so that even of a URL written wrongly no
+part of the password is taken for a host.
 """
 
 import ipaddress
@@ -11,10 +12,15 @@ from collections.abc import Iterator
 
 import attrs
 
+from bisync.passwords import HIDDEN, Kept, Secret
+from bisync.tls import Tls
+
+__all__ = ["EXAMPLE", "HIDDEN", "Endpoint", "Login", "Secret", "read_url", "shown_url"]
+
 DEFAULT_PORT = 6379
+SEEN_MAX = 4  # logins that are remembered; one is old, one is new
 EXAMPLE = '"redis://user:password@host:port"'
-NOT_YET = ("rediss", "redis+sentinel", "redis+cluster")  # ways to reach a site that later versions will know
-HIDDEN = "***"
+NOT_YET = ("redis+sentinel", "redis+cluster")  # ways to reach a site that later versions will know
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -22,29 +28,12 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
 _ADDRESS = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?", re.DOTALL)
 
 
-class Secret:
-    """A password. Its text comes out of `reveal` alone, so that no log, traceback or repr shows it by accident."""
+@attrs.frozen
+class Login:
+    """What a connection says first."""
 
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """The password itself."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return HIDDEN
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __reduce__(self) -> str:
-        raise TypeError("a password is not pickled")
+    user: str | None  # None: the server's default user
+    password: Secret | None
 
 
 @attrs.frozen
@@ -53,13 +42,62 @@ class Endpoint:
 
     host: str  # a name or an IP address, an IPv6 one without its brackets
     port: int = DEFAULT_PORT
-    user: str | None = None  # None: the server's default user
+    user: str | None = None  # None: the server's default user, or the one that is `kept` with the password
     password: Secret | None = None
+    tls: Tls | None = None  # None: in the clear
+    kept: Kept | None = None  # where the password is, if not here
+    _met: list[bool] = attrs.field(factory=lambda: [False], init=False, eq=False, repr=False)
+    _seen: list[Login] = attrs.field(factory=list, init=False, eq=False, repr=False)  # the newest that were read
 
     @property
     def address(self) -> str:
         """`host:port`, as one writes it in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def account(self) -> str:
+        """The name of the account that is used."""
+        return self.user or (self._seen[-1].user if self._seen else None) or "default"
+
+    @property
+    def has_password(self) -> bool:
+        """Is there a password, here or elsewhere?"""
+        return self.password is not None or self.kept is not None
+
+    @property
+    def met(self) -> bool:
+        """Were we let in before? Then what is wrong with a password or a certificate now may just be being changed."""
+        return self._met[0]
+
+    def meet(self) -> None:
+        """We were let in."""
+        self._met[0] = True
+
+    @property
+    def secrets(self) -> list[str]:
+        """The passwords that were used of late, for whoever must hide them; the longest first."""
+        logins = [Login(self.user, self.password), *self._seen]
+        texts = {login.password.reveal() for login in logins if login.password is not None}
+        return sorted(texts, key=len, reverse=True)
+
+    def login(self) -> Login:
+        """Account and password as they are now. Raises ValueError where they cannot be read, and says why."""
+        if self.kept is None:
+            return Login(self.user, self.password)
+        login = self._split(self.kept.read().reveal())
+        self._seen[:] = [*(seen for seen in self._seen if seen != login), login][-SEEN_MAX:]
+        return login
+
+    def _split(self, text: str) -> Login:
+        """`password`, or `user:password` where the URL names no user."""
+        if self.user is not None:
+            return Login(self.user, Secret(text))
+        user, colon, password = text.partition(":")
+        if not colon:
+            return Login(None, Secret(text))
+        if not password:
+            raise ValueError("there is no password after the colon; expected password or user:password")
+        return Login(user or None, Secret(password))
 
 
 def shown_url(text: str) -> str:
@@ -82,16 +120,19 @@ def shown_url(text: str) -> str:
     return shown + (f"{query[0]}{HIDDEN}" if query else "")
 
 
-def read_url(text: str) -> Endpoint:
-    """The endpoint that a URL names. Raises ValueError that says what would be right, and shows nothing of the URL."""
+def read_url(text: str, *, password_elsewhere: bool = False) -> Endpoint:
+    """The endpoint that a URL names. Raises ValueError that says what would be right, and shows nothing of the URL.
+
+    `password_elsewhere`: may the URL name a user without a password?
+    """
     scheme, rest = _scheme(text)
     if scheme.lower() in NOT_YET:
         raise ValueError(f'{scheme}:// is not supported yet; expected "redis://host:port" of a standalone server')
-    if scheme.lower() != "redis":
+    if scheme.lower() not in ("redis", "rediss"):
         raise ValueError(f"expected {EXAMPLE}")
     account, at, place = rest.rpartition("@")
     address, path, query = _place(place)
-    wrong = [*_wrong_account(account), *_wrong_address(address), *_wrong_tail(path, query)]
+    wrong = [*_wrong_account(account, password_elsewhere), *_wrong_address(address), *_wrong_tail(path, query)]
     if wrong:
         raise ValueError("; ".join(wrong))
     match = _ADDRESS.fullmatch(address)
@@ -102,6 +143,7 @@ def read_url(text: str) -> Endpoint:
         port=int(match["port"] or DEFAULT_PORT),
         user=urllib.parse.unquote(user) or None,
         password=Secret(urllib.parse.unquote(password)) if password else None,
+        tls=Tls() if scheme.lower() == "rediss" else None,
     )
 
 
@@ -118,11 +160,11 @@ def _place(text: str) -> tuple[str, str, str]:
     return address, path, text[len(address) + len(path) :]
 
 
-def _wrong_account(account: str) -> Iterator[str]:
+def _wrong_account(account: str, password_elsewhere: bool) -> Iterator[str]:
     user, colon, password = account.partition(":")
     if re.search(r"[/?#@\[\]\s]", account):
         yield "in a user or a password, / is written %2F, ? %3F, # %23, @ %40, a space %20, [ %5B and ] %5D"
-    elif user and not password:
+    elif user and not password and not (password_elsewhere and not colon):
         yield f"a user without a password; expected {EXAMPLE}"
     try:
         urllib.parse.unquote(account, errors="strict")

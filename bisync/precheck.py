@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 
-from bisync import checks
+from bisync import access_checks, checks
 from bisync.checks import Finding, Result, Side
 from bisync.config import Job, Site
 from bisync.errors import SiteError
@@ -29,13 +29,18 @@ class Check:
 
 
 SITE_CHECKS: dict[str, Callable[[Side], Finding]] = {
+    "encryption": access_checks.encryption,
+    "files": access_checks.files,
     "loading": checks.loading,
     "role": checks.role,
     "version": checks.version,
     "cluster": checks.cluster,
     "commands": checks.commands,
     "rights": checks.rights,
+    "every write": access_checks.every_write,
     "conflicts": checks.conflicts,
+    "heartbeat": access_checks.heartbeat,
+    "verify": access_checks.comparison,
     "tag": checks.tag,
     "eviction": checks.eviction,
     "backlog": checks.backlog,
@@ -72,12 +77,16 @@ def precheck(job: Job) -> list[Check]:
 def _questions(job: Job, site: Site) -> Questions:
     both_ways, is_source = job.topology == "bidirectional", site.name == job.source.name
     writes = both_ways or not is_source
+    swapdb = job.commands.swapdb or ("stop" if both_ways else "pass")
     return Questions(
         job=job.name,
         reads=both_ways or is_source,
         writes=writes,
         settles=both_ways,
+        beats=not writes and job.engine.heartbeat_ms > 0,
         tags=("reverse" if is_source else "forward",) if writes else (),
+        passed=tuple(o for o in ("flush", "publish", "function") if getattr(job.commands, o) == "pass")
+        + (("swapdb",) if swapdb == "pass" else ()),
         whole=not job.objects.include,
         counts=None if is_source else job.objects.inverted().holds,
     )

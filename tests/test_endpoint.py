@@ -1,5 +1,6 @@
 """URLs of sites, and that no password in one is ever shown."""
 
+import pathlib
 import pickle
 
 import attrs
@@ -7,7 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bisync.endpoint import Endpoint, Secret, read_url, shown_url
+from bisync.endpoint import Endpoint, Login, Secret, read_url, shown_url
+from bisync.passwords import Kept, open_to_others
+from bisync.tls import Tls
 
 READ = [
     ("redis://localhost", Endpoint("localhost")),
@@ -22,6 +25,8 @@ READ = [
     ("redis://:a+b%zz@h", Endpoint("h", 6379, None, Secret("a+b%zz"))),
     ("redis://:@h", Endpoint("h")),
     ("redis://@h", Endpoint("h")),
+    ("rediss://ann:hush@h:7", Endpoint("h", 7, "ann", Secret("hush"), Tls())),
+    ("REDISS://h", Endpoint("h", tls=Tls())),
 ]
 
 
@@ -36,7 +41,6 @@ def test_url_is_read(url: str, endpoint: Endpoint) -> None:
         ("", 'expected "redis://user'),
         ("127.0.0.1:6379", 'expected "redis://user'),
         ("http://h", 'expected "redis://user'),
-        ("rediss://:hush@h", "rediss:// is not supported yet"),
         ("redis+sentinel://h", "redis+sentinel:// is not supported yet"),
         ("redis+cluster://h", "redis+cluster:// is not supported yet"),
         ("redis://", "no host"),
@@ -151,3 +155,93 @@ def test_secret_shows_itself_only_when_asked() -> None:
 @pytest.mark.parametrize(("host", "address"), [("h", "h:7"), ("10.0.0.1", "10.0.0.1:7"), ("::1", "[::1]:7")])
 def test_address_is_written_as_in_a_url(host: str, address: str) -> None:
     assert Endpoint(host, 7).address == address
+
+
+# -- passwords that are kept elsewhere
+def test_a_user_without_a_password_is_right_where_the_password_is_elsewhere() -> None:
+    assert read_url("redis://ann@h", password_elsewhere=True) == Endpoint("h", user="ann")
+    with pytest.raises(ValueError, match="a user without a password"):
+        read_url("redis://ann:@h", password_elsewhere=True)
+
+
+@pytest.mark.parametrize(
+    ("user", "text", "login"),
+    [
+        (None, "hush", Login(None, Secret("hush"))),
+        (None, "hush\n", Login(None, Secret("hush"))),
+        (None, "hush\r\n", Login(None, Secret("hush"))),
+        (None, " hu%20sh ", Login(None, Secret(" hu%20sh "))),
+        (None, "ann:hush", Login("ann", Secret("hush"))),
+        (None, "ann:hu:sh\n", Login("ann", Secret("hu:sh"))),
+        (None, ":hu:sh", Login(None, Secret("hu:sh"))),
+        ("ann", "hush", Login("ann", Secret("hush"))),
+        ("ann", "hu:sh", Login("ann", Secret("hu:sh"))),
+    ],
+)
+def test_login_is_read_from_a_variable_and_from_a_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, user: str | None, text: str, login: Login
+) -> None:
+    monkeypatch.setenv("EAST", text)
+    file = tmp_path / "east"
+    file.write_text(text, newline="")
+    for kept in (Kept("password_env", variable="EAST"), Kept("password_file", path=file)):
+        endpoint = Endpoint("h", user=user, kept=kept)
+        assert endpoint.has_password and endpoint.secrets == []
+        assert endpoint.login() == login
+        assert endpoint.account == (login.user or "default")
+        assert login.password is not None and endpoint.secrets == [login.password.reveal()]
+        assert "sh" not in repr(endpoint) and "sh" not in str(login)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "empty"),
+        (b"\n", "empty"),
+        (b"hush\nhush", "more than one line"),
+        (b"hush\n\n", "more than one line"),
+        (b"hu\0sh", "more than one line"),
+        (b"hush\xff", "not UTF-8"),
+        (b"hush" * 5000, "more than 16,384 bytes"),
+        (b"ann:", "no password after the colon"),
+        (None, "there is no such file"),
+    ],
+)
+def test_what_is_no_password_is_told_and_not_shown(tmp_path: pathlib.Path, data: bytes | None, told: str) -> None:
+    file = tmp_path / "hush"
+    if data is not None:
+        file.write_bytes(data)
+    with pytest.raises(ValueError, match=told) as caught:
+        Endpoint("h", kept=Kept("password_file", path=file)).login()
+    assert "hush" not in str(caught.value)
+
+
+def test_a_variable_that_is_not_set_is_told_without_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("hush", raising=False)
+    with pytest.raises(ValueError, match="no such variable") as caught:
+        Endpoint("h", kept=Kept("password_env", variable="hush")).login()
+    assert "hush" not in str(caught.value)
+
+
+def test_a_password_that_was_changed_is_read_again_and_the_old_one_stays_hidden(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "east"
+    endpoint = Endpoint("h", kept=Kept("password_file", path=file))
+    for n in range(9):
+        file.write_text(f"ann{n}:hush{n}")
+        assert endpoint.login() == Login(f"ann{n}", Secret(f"hush{n}"))
+        assert endpoint.account == f"ann{n}"
+    assert sorted(endpoint.secrets) == ["hush5", "hush6", "hush7", "hush8"]
+    file.write_text("ann6:hush6")
+    endpoint.login()
+    assert endpoint.account == "ann6"
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"), [(0o600, ""), (0o640, ""), (0o644, "0644"), (0o660, "0660"), (0o601, "0601")]
+)
+def test_rights_of_others_on_a_file_are_noticed(tmp_path: pathlib.Path, mode: int, told: str) -> None:
+    file = tmp_path / "east"
+    file.touch()
+    file.chmod(mode)
+    assert open_to_others(file) == told
+    assert open_to_others(tmp_path / "nothing") == ""

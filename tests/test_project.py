@@ -14,7 +14,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 PRODUCT = ROOT / "bisync"
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70  # its docstring left out
-SCRIPTS = ("deploy/fetch-debs", "deploy/get-redis", "deploy/make-venv", ".ci/run")
+SCRIPTS = (
+    *("deploy/build-redis", "deploy/fetch-debs", "deploy/fetch-suite", "deploy/get-redis", "deploy/get-servers"),
+    *("deploy/make-venv", ".ci/run"),
+)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = Function | ast.ClassDef

@@ -188,13 +188,14 @@ class CopyBar:
     def __call__(self, life: "Life") -> None:
         """Show how far the copy is; without a copy under way, nothing."""
         pair = life.pair
-        if pair is None or life.keys is None or pair.copying.finished:
+        copier = life.copier
+        if pair is None or copier is None or copier.keys is None or pair.copying.finished:
             self._close()
             return
         if self._bar is None:
             self._open()
-        done, size = pair.copying.keys, life.keys.bytes_done
-        total = max(done, life.keys_total) if life.keys_total is not None else None
+        done, size = pair.copying.keys, copier.keys.bytes_done
+        total = max(done, copier.keys_total) if copier.keys_total is not None else None
         speed = self._bar.tasks[0].speed
         rate = f"{speed:,.0f} keys/s" if speed else ""
         self._bar.update(self._task, completed=done, total=total, size=f"{size / 1e6:,.1f} MB", rate=rate, refresh=True)

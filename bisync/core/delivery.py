@@ -23,6 +23,8 @@ RETRY_MS_MIN, RETRY_MS_MAX = 100, 5_000
 """The pause after a refusal that may heal; it doubles with each in a row."""
 
 
+_NOT_TAKEN = "is it a value of a module that the target has not loaded? Load it there"
+
 FLOOR_BYTES = 1 << 20
 """A floor that stays so far behind, because no tag of ours stands in the site's stream, is moved by a lone tag."""
 
@@ -41,6 +43,7 @@ class Delivery:
     actions: list[Action]
     resuming: bool  # is this life still reading what an earlier one may have read?
     recovering: bool  # was a tag lost?
+    spoilt: int = 0  # the number of the copied key in pieces of which one was refused: it is not put in its place
 
     # -- sending
     def pump(self, now_ms: int) -> None:
@@ -93,6 +96,9 @@ class Delivery:
 
     def _send(self, channel: Channel, now_ms: int) -> None:
         items = channel.link.take()
+        self._leave_out_spoilt(items)
+        if channel.origin == self.rules.target and any(item.kind in ("write", "restore") for item in items):
+            self.copying.stands = False
         if self._beat_due(channel, now_ms):
             channel.beat_due_ms = now_ms + self.rules.heartbeat_ms
             items.append(Item("beat", [(0, pack(b"SET", beat_key(self.rules.job), now_ms))], 0))
@@ -190,6 +196,8 @@ class Delivery:
             channel.counters.bytes += item.size if item.operations else 0
             if item.renewals:
                 self._check_renewals(channel, item, flight.answers(n, results))
+            if item.length is not None and item.parts:
+                self._check_length(channel, item, flight.answers(n, results)[0])
             if item.kind == "probe":
                 self.rounds.probe_answered(channel.target, item.probes, flight.answers(n, results))
             elif item.kind == "fence":
@@ -225,9 +233,9 @@ class Delivery:
             error = next((r for r in flight.replies_of(n, results) if isinstance(r, Exception)), None)
             if error is None:
                 continue
-            if item.kind == "copied":
-                hint = "a target must be of the source's version or newer, to know its RDB format"
-                self._refuse(f"{channel.target} cannot take a key of the copy: {error}", hint)
+            if item.kind in ("copied", "piece"):
+                self._refuse(f"{channel.target} cannot take a key of the copy: {error}: {item.summary()}", _NOT_TAKEN)
+                self.spoilt = item.building if item.kind == "piece" else self.spoilt
             elif item.kind == "write":
                 text = f"{channel.target}: {error}; the key was changed there by something else"
                 if item.clock is not None and self.rules.bidirectional:
@@ -235,6 +243,29 @@ class Delivery:
                     failed = tuple(at for at, reply in enumerate(replies) if isinstance(reply, Exception))
                     channel.failed[item.clock] = failed
                 self._left_unequal(text)
+
+    # -- copied keys
+    def refuse_copied(self, channel: Channel, key: bytes, reason: str) -> None:
+        """A key of the snapshot cannot be made at the target. Raises BisyncError where the job must stop."""
+        what = f"{channel.target} cannot take the key {repr(key[:60])[1:]} of the copy: {reason}"
+        self._refuse(what, "use a target of the source's version or newer")
+
+    def _leave_out_spoilt(self, items: Sequence[Item]) -> None:
+        """Of a key in pieces of which one was refused nothing more is made, and it does not take its place."""
+        for item in items:
+            if item.building and item.building == self.spoilt:
+                item.parts, item.length = (), None
+
+    def _check_length(self, channel: Channel, item: Item, length: object) -> None:
+        """A key that was built in pieces is as long as it must be, or something took a part of it away meanwhile."""
+        if isinstance(length, int) and length != item.length:
+            raise SiteError(
+                channel.target,
+                f"a key of the copy came out with a length of {length}: {item.summary()}",
+                why=f"it should be {item.length}; a flush there, or an eviction, took away what was built before",
+                hint="the copy begins again",
+                heals=True,
+            )
 
     def _refuse(self, what: str, hint: str) -> None:
         if self.rules.on_refused != "quarantine":
@@ -262,7 +293,7 @@ class Delivery:
         places = {bisect.bisect_right(flight.begins, r) - 1 for r in refusal.refused}  # of a command in its item
         guilty = [item for n, item in enumerate(flight.items) if n in places]
         what = f"{channel.target} refuses a transaction of the {channel.name} channel: {refusal.text}"
-        if not guilty or any(i.kind not in ("write", "copied", *ROUND_KINDS) for i in guilty):
+        if not guilty or any(i.kind not in ("write", "copied", "piece", *ROUND_KINDS) for i in guilty):
             raise BisyncError(what, hint=refusal.hint)
         for item in guilty:
             if item.kind in ROUND_KINDS:
@@ -271,4 +302,6 @@ class Delivery:
             else:
                 word = "set aside" if self.rules.on_refused == "quarantine" else "refused"
                 self._refuse(f"{what}; {word}: {item.summary()}", refusal.hint)
-            item.parts, item.renewals = (), ()
+                self.spoilt = item.building or self.spoilt
+            item.parts, item.renewals, item.length = (), (), None
+        self._leave_out_spoilt(flight.items)

@@ -54,11 +54,15 @@ def _deletes(operation: Operation) -> bool:
     return operation.stale or commands.deletes(operation.args)
 
 
+_MADE = {b"SET": 1, b"RESTORE": 1, b"RENAME": 2, b"EVAL": 3}
+"""The commands that put a copied key in its place, and where each names it."""
+
+
 def not_copied(entry: Entry, writes: Iterable[Pending]) -> list[tuple[Pending, Place]]:
     """Copied keys with a time to live that did not come about: it was over when the target came to them."""
     mortal = [write for write in writes if any(o.mortal for o in write.operations)]
     if not mortal:
         return []
-    made = {(c.database, c.args[1]) for c in entry.commands if c.name in (b"SET", b"RESTORE")}
+    made = {(c.database, c.args[_MADE[c.name]]) for c in entry.commands if c.name in _MADE}
     found = ((write, o) for write in mortal for o in write.operations)
     return [(write, place) for write, o in found for place in o.written if (o.target_database, place[1]) not in made]

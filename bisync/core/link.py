@@ -28,7 +28,7 @@ Part = tuple[int, bytes]
 class Item:
     """What must be applied in one transaction, whole: a source transaction, a copied key, a fence, a restore..."""
 
-    kind: str  # write, copied, probe, fence, restore, note, close, finish, beat
+    kind: str  # write, copied, piece, probe, fence, restore, note, close, finish, beat
     parts: Sequence[Part]
     size: int  # bytes
     clock: Clock | None = None  # of the write or copied key that it applies
@@ -39,6 +39,8 @@ class Item:
     probes: int = 0  # of a probe: the round that waits for it
     operations: int = 0  # client commands in it, for the counters
     renewals: tuple[int, ...] = ()  # which of the parts set a time to live: they find no key where it has expired
+    building: int = 0  # of a copied key that came in pieces, and of its pieces: a number of their own
+    length: int | None = None  # of a key that came in pieces: what its first command must reply
     wipes: bool = False  # it may take the tag and the notes away: they are written again after it
 
     @property

@@ -7,6 +7,7 @@ import attrs
 from bisync.core import commands
 from bisync.core.actions import Notice
 from bisync.core.commands import EVERY_KEY, Crossing, Footprint, Row, Write, may_expire
+from bisync.core.dialect import spoken
 from bisync.core.patterns import OWN_PREFIX, Scope
 from bisync.core.resp import pack
 from bisync.core.rules import Rules
@@ -73,7 +74,8 @@ class Operation:
         if not self.overruled:
             return self
         keys = [key for key in self.args[1:] if key not in self.overruled]
-        packed = pack(self.args[0].lower(), *keys)
+        name = self.packed.split(b"\r\n", 3)[2]  # as the target's server knows it
+        packed = pack(name, *keys)
         return attrs.evolve(self, args=(self.args[0], *keys), packed=packed, footprint=None) if keys else None
 
     @property
@@ -113,6 +115,7 @@ class Understanding:
         # into the source's numbering first, where commands of both sites are compared; then to the target's
         self._inward = _unmapped(scope) if forward else scope.inverted()
         self._outward = scope if forward else _unmapped(scope)
+        self._server = rules.server(rules.other(origin))
         self._maps = scope.databases is not None
         self._plain = scope.everything
 
@@ -161,9 +164,8 @@ class Understanding:
         if isinstance(outward, Crossing) or outward is None:
             return None
         outward = commands.put_off(outward, now_ms)
-        packed = command.raw if outward == tuple(command.args) else pack(*outward)
-        if outward[0].upper() in (b"DEL", b"UNLINK"):
-            packed = pack(outward[0].lower(), *outward[1:])  # see `echo`: in capitals they are the server's own
+        words = spoken(outward, self._server)
+        packed = command.raw if words == tuple(command.args) else pack(*words)
         return Operation(inward, home, packed, target, commands.row(inward[0].upper()), command.name in WIPERS)
 
     def _refuse(self, command: Command, reason: str, hint: str = QUARANTINE) -> Notice:

@@ -13,24 +13,29 @@ from bisync.core import echo
 from bisync.core.actions import Action, Notice
 from bisync.core.arbitration import Arbiter
 from bisync.core.channel import Channel
-from bisync.core.copying import Copying
+from bisync.core.copying import CopiedKey, Copying, KeyPiece
 from bisync.core.delivery import Delivery
 from bisync.core.detection import Detector
+from bisync.core.dialect import spoken
 from bisync.core.floor import Floors
-from bisync.core.link import Item, Link, Part
+from bisync.core.link import Item, Link
 from bisync.core.moment import BEFORE_ALL, Moment
 from bisync.core.operation import WIPERS, Operation, Understanding, copied_operation
 from bisync.core.pending import Pending, Place
-from bisync.core.position import START, Position, stream_clock
+from bisync.core.position import START, Clock, Position, stream_clock
+from bisync.core.resp import pack
 from bisync.core.round import Notes, Rounds
 from bisync.core.rules import Rules
 from bisync.core.stream import Command, Entry, StreamReader
-from bisync.core.tag import Tag, beat_key, open_key, tag_key
+from bisync.core.tag import Tag, beat_key, building_key, open_key, tag_key
 from bisync.core.unit import Unit
 from bisync.errors import TagLost
 
 FAILURES_SAID = 1_000
 """Of so many keys, in one life, it is an event that a write to them failed at the other site."""
+
+DATABASES = 16
+"""The stock number of databases, where a site has not told its own."""
 
 UNRECORDED_MAX = 10_000
 """So many conflicts may wait for the log; then reading waits too."""
@@ -45,17 +50,6 @@ class Taken:
     written: Mapping[str, bytes] = attrs.field(factory=dict)  # the tags by which it took the job, by channel name
     places: Mapping[str, Position] = attrs.field(factory=dict)  # floors at sites whose stream is not read
     lost: bool = False  # was a tag gone, so that only the store or the stream tells what it said?
-
-
-@attrs.frozen(slots=True)
-class CopiedKey:
-    """A key of the snapshot: where it was, and the commands that put it at the target (none: it is not in scope)."""
-
-    database: int  # as the source numbers it
-    key: bytes | None  # None: a library of functions
-    parts: Sequence[Part]
-    stale: bool = False  # the target has it and the snapshot has not: `parts` remove it
-    mortal: bool = False  # has it a time to live?
 
 
 class Pair:
@@ -357,20 +351,36 @@ class Pair:
         """Hold back, or let go, what the channel that reads `x` would send. What is in flight stays in flight."""
         self.channels[x].link.held = held
 
-    def snapshot_taken(self, position: Position) -> None:
-        """The source's snapshot stands at this position. The reverse channel was held and had nothing in flight."""
+    def snapshot_taken(self, position: Position, seen: Clock | None = None) -> Clock:
+        """The source's snapshot stands at this position. What it had seen of the target's writes, to be kept with it.
+
+        `seen`: of a snapshot that an earlier life took. Of a new one it is all that was applied at the source: the
+        reverse channel was held, and had nothing in flight.
+        """
         channel = self.channels[self.rules.source]
         reverse = self.channels.get(self.rules.target)
         self.copying.begin(self._own[0])
-        channel.seen = reverse.applied if reverse else START
+        channel.seen = seen if seen is not None else reverse.applied if reverse else START
         channel.applied = channel.resumed = channel.told = self.copying.clock
+        # what a copy that broke off had half built
+        remove = pack(*spoken((b"UNLINK", building_key(self.rules.job)), self.rules.server(self.rules.target)))
+        databases = range(self.rules.database_counts.get(self.rules.target, DATABASES))
+        channel.link.put(Item("piece", [(n, remove) for n in databases], len(databases) * len(remove)))
         self.attach(self.rules.source, position)
+        return channel.seen
 
-    def copied(self, keys: Iterable[CopiedKey], now_ms: int) -> None:
-        """Keys of the snapshot. Hand in no more while `copy_waits` says so."""
+    def copied(self, keys: Iterable[CopiedKey | KeyPiece], now_ms: int) -> None:
+        """Keys of the snapshot, or pieces of them. Hand in no more while `copy_waits` says so."""
         channel = self.channels[self.rules.source]
         start = self.floors.offset(self.rules.source)
         for key in keys:
+            size = sum(len(command) for _, command in key.parts)
+            if isinstance(key, KeyPiece):
+                channel.link.put(Item("piece", key.parts, size, building=key.building))
+                continue
+            if key.refused:
+                self._delivery.refuse_copied(channel, key.key or b"", key.refused)
+                continue
             clock = self.copying.next_clock()
             if self.rules.bidirectional and key.key is not None:
                 home = self.rules.database_at(self.rules.target, key.database)
@@ -378,8 +388,9 @@ class Pair:
                 mine = Pending(clock, start, [operation], channel.seen, BEFORE_ALL, len(key.key))
                 self._detect(channel, mine)
                 channel.pending.add(mine)
-            size = sum(len(command) for _, command in key.parts)
-            channel.link.put(Item("copied", key.parts, size, clock, operations=1))
+            item = Item("copied", key.parts, size, clock, operations=1, building=key.building)
+            item.length = key.length
+            channel.link.put(item)
         self._begin_rounds()
         self._delivery.pump(now_ms)
 

@@ -241,7 +241,26 @@ def held_key(key: bytes, loser: Loser) -> Ask[Held]:
 
 def remove(key: bytes, able: Abilities) -> bytes:
     """The command that deletes a key, in small letters: `echo` says why."""
-    return pack(b"unlink" if able.has(b"UNLINK") else b"del", key)
+    return pack(*_remove_words(key, able))
+
+
+def _remove_words(key: bytes, able: Abilities) -> tuple[bytes, bytes]:
+    return b"unlink" if able.has(b"UNLINK") else b"del", key
+
+
+def key_words(
+    key: bytes, payload: bytes | None, expires_at_ms: int | None, able: Abilities
+) -> list[tuple[bytes | int, ...]]:
+    """The words of the commands that put a whole key in its place, or, without a payload, remove it."""
+    if payload is None:
+        return [_remove_words(key, able)]
+    when, after = expires_at_ms or 0, list[tuple[bytes | int, ...]]()
+    if when and able.options < 2:
+        when, after = 0, [(b"PEXPIREAT", key, when)]
+    put = b"RESTORE", key, when, payload
+    if not able.options:
+        return [_remove_words(key, able), put, *after]
+    return [(*put, b"REPLACE", *((b"ABSTTL",) if when else ())), *after]
 
 
 @attrs.frozen
@@ -261,18 +280,8 @@ class DumpCopy(Copy):
             copy = Held(self.payload, self.expires_at_ms, len(self.payload or b""))
             return Outcome(held.replaced(loser) if held.differs(copy) else None, digest(self.payload))
 
-        return Ask([*before.commands, *self._writes(loser.able)], outcome)
-
-    def _writes(self, able: Abilities) -> list[bytes]:
-        if self.payload is None:
-            return [remove(self.key, able)]
-        when, after = self.expires_at_ms or 0, list[bytes]()
-        if when and able.options < 2:
-            when, after = 0, [pack(b"PEXPIREAT", self.key, when)]
-        put = b"RESTORE", self.key, when, self.payload
-        if not able.options:
-            return [remove(self.key, able), pack(*put), *after]
-        return [pack(*put, b"REPLACE", *((b"ABSTTL",) if when else ())), *after]
+        writes = key_words(self.key, self.payload, self.expires_at_ms, loser.able)
+        return Ask([*before.commands, *(pack(*words) for words in writes)], outcome)
 
 
 # -- functions

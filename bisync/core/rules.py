@@ -1,8 +1,11 @@
 """What the core must know of a job: who the sites are, what is copied, and every bound."""
 
+from collections.abc import Mapping
+
 import attrs
 
 from bisync.core.patterns import Scope, compile_patterns
+from bisync.core.server import Server
 
 FORWARD, REVERSE = "forward", "reverse"
 LAST_WRITER = "last-writer"
@@ -34,6 +37,9 @@ class Rules:
     pending_bytes: int = 64 << 20  # of memory, about: applied and not seen back, per site
     conflict_value_bytes: int = 1 << 16  # of a loser's value, in the log of conflicts; of a longer one only a digest
     rebuild_bytes: int = 64 << 20  # a key that takes more memory is copied in parts rather than by DUMP
+    whole_bytes: int = 4 << 20  # of a snapshot: a value that takes more is copied in pieces
+    piece_bytes: int = 256 << 10  # of such a value, with one transaction
+    servers: Mapping[str, Server] = attrs.field(factory=dict)  # by site; one that is not there counts as new enough
 
     @property
     def sites(self) -> tuple[str, str]:
@@ -43,6 +49,10 @@ class Rules:
     def other(self, site: str) -> str:
         """The site across."""
         return self.target if site == self.source else self.source
+
+    def server(self, site: str) -> Server:
+        """What is known of a site's server."""
+        return self.servers.get(site, Server())
 
     def channel(self, site: str) -> str:
         """The name of the channel that reads `site`."""

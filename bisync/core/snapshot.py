@@ -3,16 +3,19 @@
 Keys are put so that a repetition does no harm: whatever the target holds is replaced.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 
-from bisync.core.commands import put_off
+from bisync.core.copying import CopiedKey, KeyPiece
+from bisync.core.dialect import Words, spoken
 from bisync.core.link import Part
-from bisync.core.pair import CopiedKey
-from bisync.core.rdb import Function, Item, RdbReader, String, Value
+from bisync.core.putting import Building, Unknown, put
+from bisync.core.rdb import Function, Item, RdbReader, String, Value, ValueBegins, ValueEnds, ValuePiece
 from bisync.core.resp import pack
 from bisync.core.rules import Rules
+from bisync.core.server import Server
+from bisync.core.tag import building_key
 
 
 @attrs.define
@@ -22,48 +25,97 @@ class SnapshotKeys:
     rules: Rules
     remember: bool  # needed only where the target held keys before: those the snapshot lacks are stale
     bytes_done: int = 0
+    keys_done: int = 0
     seen: set[tuple[int, bytes]] = attrs.field(factory=set)
-    _reader: RdbReader = attrs.field(factory=RdbReader)
+    _server: Server = attrs.field(init=False)
+    _reader: RdbReader = attrs.field(init=False)
+    _building: Building | None = None  # the key in pieces that is under way, if it is in scope
+    _first: list[Words] = attrs.field(factory=list)  # its first piece, kept back: it may be all
+    _numbers: int = 0  # of keys in pieces
 
-    def feed(self, data: bytes, now_ms: int) -> list[CopiedKey]:
-        """The keys that these bytes complete and that are in scope. Raises RdbError."""
+    def __attrs_post_init__(self) -> None:
+        self._server = self.rules.server(self.rules.target)
+        self._reader = RdbReader(
+            whole_bytes=self.rules.whole_bytes,
+            piece_bytes=self.rules.piece_bytes,
+            payload_version=self._server.payload_version,
+        )
+
+    def feed(self, data: bytes, now_ms: int) -> Iterator[CopiedKey | KeyPiece]:
+        """The keys that these bytes complete and that are in scope. Take all of them. Raises RdbError."""
         self.bytes_done += len(data)
-        return [key for item in self._reader.feed(data) for key in self.copied(item, now_ms)]
+        for item in self._reader.items(data):
+            yield from self.copied(item, now_ms)
 
     def close(self) -> None:
         """All bytes were fed. Raises RdbError where the RDB is not whole."""
         self._reader.close()
 
-    def copied(self, item: Item, now_ms: int) -> Iterator[CopiedKey]:
-        """The key that an item of a snapshot is, if it is one and in scope."""
+    def copied(self, item: Item, now_ms: int) -> Iterator[CopiedKey | KeyPiece]:
+        """The key, or a piece of one, that an item of a snapshot is, if it is one and in scope."""
         match item:
+            case Value() | String():
+                if self._takes(item):
+                    part = put(item, self._database(item.database), now_ms, self._server)
+                    yield CopiedKey(item.database, item.key, [part], mortal=item.expires_at_ms is not None)
+            case ValueBegins():
+                self._numbers += 1
+                under = building_key(self.rules.job)
+                self._building = Building(item, under, self._server) if self._takes(item) else None
+                self._first = []
+            case ValuePiece():
+                if self._building is not None:
+                    yield from self._piece(self._building, item, now_ms)
+            case ValueEnds():
+                if self._building is not None:
+                    yield self._end(self._building, now_ms)
+                    self._building = None
             case Function():
                 if self.rules.actions.get("function", "pass") == "pass":
                     yield CopiedKey(0, None, [(0, pack(b"FUNCTION", b"LOAD", b"REPLACE", item.payload))])
-            case Value() | String():
-                if self.rules.scope.holds(item.database, item.key):
-                    if self.remember:
-                        self.seen.add((item.database, item.key))
-                    database = self.rules.database_at(self.rules.target, item.database)
-                    mortal = item.expires_at_ms is not None
-                    yield CopiedKey(item.database, item.key, [put(item, database, now_ms)], mortal=mortal)
+
+    def _takes(self, item: Value | String | ValueBegins) -> bool:
+        if not self.rules.scope.holds(item.database, item.key):
+            return False
+        self.keys_done += 1
+        if self.remember:
+            self.seen.add((item.database, item.key))
+        return True
+
+    def _database(self, database: int) -> int:
+        return self.rules.database_at(self.rules.target, database)
+
+    def _piece(self, building: Building, item: ValuePiece, now_ms: int) -> Iterator[CopiedKey | KeyPiece]:
+        """The first piece is kept back: where it is the only one, the key needs no other name."""
+        begun = building.begun
+        try:
+            words = building.add(item.elements, now_ms)
+        except Unknown as e:
+            self._building = None
+            yield CopiedKey(building.item.database, building.item.key, [], refused=str(e))
+            return
+        if not begun:
+            self._first = words
+            return
+        if self._first:
+            yield KeyPiece(self._parts(building, self._first), self._numbers)
+            self._first = []
+        yield KeyPiece(self._parts(building, words), self._numbers)
+
+    def _end(self, building: Building, now_ms: int) -> CopiedKey:
+        parts = self._parts(building, [*self._first, *building.end(now_ms)])
+        key, mortal = building.item, building.item.expires_at_ms is not None
+        length = None if building.mortal else building.length
+        number = 0 if self._first else self._numbers
+        return CopiedKey(key.database, key.key, parts, mortal=mortal, building=number, length=length)
+
+    def _parts(self, building: Building, words: Sequence[Words]) -> list[Part]:
+        database = self._database(building.item.database)
+        return [(database, pack(*some)) for some in words]
 
     def stale(self, database: int, key: bytes) -> CopiedKey | None:
         """The removal of a key that the target has (database as the source numbers it) and the snapshot has not."""
         if (database, key) in self.seen or not self.rules.scope.holds(database, key):
             return None
-        parts = [(self.rules.database_at(self.rules.target, database), pack(b"unlink", key))]
+        parts = [(self._database(database), pack(*spoken((b"UNLINK", key), self._server)))]
         return CopiedKey(database, key, parts, stale=True)
-
-
-def put(item: Value | String, database: int, now_ms: int) -> Part:
-    """The command that makes a key what it was in the snapshot, whatever the target holds."""
-    args: tuple[bytes, ...]
-    expiry = b"%d" % (item.expires_at_ms or 0)
-    if isinstance(item, Value):
-        args = (b"RESTORE", item.key, expiry, item.payload, b"REPLACE", b"ABSTTL")
-    elif item.expires_at_ms is None:
-        args = (b"SET", item.key, item.value)
-    else:
-        args = (b"SET", item.key, item.value, b"PXAT", expiry)
-    return database, pack(*put_off(args, now_ms))

@@ -29,6 +29,11 @@ def open_key(job: str) -> bytes:
     return f"bisync:{job}:open".encode()
 
 
+def building_key(job: str) -> bytes:
+    """The key under which a full copy builds a value that comes in pieces, in the database where it belongs."""
+    return f"bisync:{job}:building".encode()
+
+
 @attrs.frozen(slots=True)
 class Tag:
     """What the tag says; its key says of which channel.

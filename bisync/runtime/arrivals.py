@@ -33,6 +33,12 @@ class Received:
     read_us: int  # when they were read
     segments: int | None = None  # of TCP, in which they came; None: the system does not tell
     trip_us: int | None = None  # the smallest round trip that TCP has seen, without the programs at both ends
+    wire_bytes: int | None = None  # of the network, in which they came; None: as many as there are bytes
+
+    @property
+    def size(self) -> int:
+        """How many bytes of the network were read."""
+        return len(self.data) if self.wire_bytes is None else self.wire_bytes
 
 
 class Arrivals:
@@ -78,10 +84,9 @@ class Arrivals:
         read_us, empty_us = self._passes.clock.now_us(), self._empty_us
         stamped_us = self._stamped_us(extra)
         came_us = read_us if stamped_us is None else min(read_us, stamped_us)
-        if self._passes.entered_us <= came_us < empty_us:
-            empty_us = (
-                self._passes.entered_us
-            )  # the process was stopped while it slept: it woke later than it was woken
+        entered_us = self._passes.entered_us
+        if entered_us <= came_us < empty_us:
+            empty_us = entered_us  # the process was stopped while it slept: it woke later than it was woken
         elif came_us < empty_us:
             came_us = read_us  # the machine's clock was set in between
         self._total += len(data)

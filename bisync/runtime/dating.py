@@ -2,16 +2,17 @@
 
 - They were read: so they were written before.
 - The socket was empty before: so they had not arrived, and were written later than that, less the time a message takes
-  from the site to here. For that time stands the smallest recent round trip of a *probe*: it holds the way there, the
-  server's work and our own delay as well, so it is more than the way back, where the two connections go the same way.
-- A probe asks the site how far its stream reaches. What lies behind that offset was written after the question was
-  sent, and what lies before it, before the answer came. This holds whatever the network does.
+  from the site to here. For that time stands the smallest recent round trip of a *sounding*: it holds the way there,
+  the server's work and our own delay as well, so it is more than the way back, where the two connections go the same
+  way.
+- A sounding asks the site how far its stream reaches. What lies behind that offset was written after the question
+  was sent, and what lies before it, before the answer came. This holds whatever the network does.
 
 An empty socket says nothing while the server holds bytes back: before the first ACK after a snapshot, and while more
-has piled up than a socket takes. Then only probes count, until one shows that all there is has been read. Nor does it
-while TCP holds them back: it sends a few segments (Linux: ten) and waits for an acknowledgement, which comes when they
-are read. What was held back so comes within a round trip of that. (Measured: a reader that was kept from running for
-20 ms found the first writes of that time, and the others 100 µs after it had read those.)
+has piled up than a socket takes. Then only soundings count, until one shows that all there is has been read. Nor does
+it while TCP holds them back: it sends a few segments (Linux: ten) and waits for an acknowledgement, which comes when
+they are read. What was held back so comes within a round trip of that. (Measured: a reader that was kept from running
+for 20 ms found the first writes of that time, and the others 100 µs after it had read those.)
 
 What is left: a server that is taken off its processor after it has answered a client and before it has told its
 replicas. (Redis 7.0 tells them first, but for clients whose commands it finds at the same moment.) With four programs
@@ -32,14 +33,14 @@ WINDOW_SEGMENTS = 10  # Linux's initial window; TCP sends so much before it wait
 SMALL_BYTES = 64  # of a segment, where the system does not count them
 ACKNOWLEDGED_US = 100  # by both systems, beyond the round trip
 SERVER_US = 200  # between telling a client and telling us: a server on a busy processor does not do both at once
-LATE_US = 1_000  # a probe's answer and the stream go by two connections: so much later is still at the same time
-SILENCE_US = 100_000  # without bytes, where probes tell no offset: then nothing is held back any more
+LATE_US = 1_000  # a sounding's answer and the stream go by two connections: so much later is still at the same time
+SILENCE_US = 100_000  # without bytes, where soundings tell no offset: then nothing is held back any more
 TRIPS = 16  # round trips, of which the smallest counts
-PROBES_MAX = 1_024  # answered, with an offset that was not read yet
+SOUNDINGS_MAX = 1_024  # answered, with an offset that was not read yet
 
 
 @attrs.frozen(slots=True)
-class Probe:
+class Sounding:
     """A question to the site how far its stream reaches. Times in µs."""
 
     sent_us: int
@@ -58,10 +59,10 @@ class Dating:
         self.end = offset  # what is before was read
         self._earliest_us, self._held = earliest_us, held
         self.trusted = False  # does an empty socket mean that the server has nothing?
-        self._probes: collections.deque[Probe] = collections.deque()  # of what is not read yet
+        self._soundings: collections.deque[Sounding] = collections.deque()  # of what is not read yet
         self._trips: collections.deque[int] = collections.deque(maxlen=TRIPS)
-        self._blind = True  # does no probe tell an offset?
-        self.hurry: Callable[[], None] = lambda: None  # called when another probe would help
+        self._blind = True  # does no sounding tell an offset?
+        self.hurry: Callable[[], None] = lambda: None  # called when another sounding would help
         self._read_us = 0
         self._unacknowledged = self._burst_bytes = 0  # segments at most, and bytes, since TCP had nothing on its way
 
@@ -75,19 +76,19 @@ class Dating:
 
     @property
     def catching_up(self) -> bool:
-        """Do only probes tell how old the stream is?"""
+        """Do only soundings tell how old the stream is?"""
         return not self._blind and (not self.trusted or self._unacknowledged >= WINDOW_SEGMENTS)
 
-    def probed(self, sent_us: int, answered_us: int, offset: int | None) -> None:
-        """A probe was answered; `offset` None: it did not tell how far the stream reaches."""
+    def sounded(self, sent_us: int, answered_us: int, offset: int | None) -> None:
+        """A sounding was answered; `offset` None: it did not tell how far the stream reaches."""
         self._trips.append(max(0, answered_us - sent_us))
         if offset is None:
             return
         self._blind = False
         if offset > self.end:
-            self._probes.append(Probe(sent_us, answered_us, offset))
-            if len(self._probes) > PROBES_MAX:
-                self._probes = collections.deque(list(self._probes)[1::2])  # the newest stays
+            self._soundings.append(Sounding(sent_us, answered_us, offset))
+            if len(self._soundings) > SOUNDINGS_MAX:
+                self._soundings = collections.deque(list(self._soundings)[1::2])  # the newest stays
         else:
             self._earliest_us = max(self._earliest_us, sent_us)
             self.trusted, self._burst_bytes = not self._held, 0
@@ -99,16 +100,16 @@ class Dating:
             self.trusted = True
         flowing = self._flows(received)
         end, marks, shown = self.end + size, [], False
-        while self._probes and self._probes[0].offset <= end:
-            probe = self._probes.popleft()
-            if probe.answered_us + LATE_US < empty_us:
+        while self._soundings and self._soundings[0].offset <= end:
+            sounding = self._soundings.popleft()
+            if sounding.answered_us + LATE_US < empty_us:
                 self.trusted = False  # the server had bytes for us while the socket was empty
-            if probe.offset > self.end:
-                then_empty_us = min(empty_us, probe.answered_us) if flowing else None
-                marks.append((probe.offset, self._moment(then_empty_us, min(came_us, probe.answered_us))))
-                self.end = probe.offset
-            self._earliest_us = max(self._earliest_us, probe.sent_us)
-            shown = self.way_us is not None and received.read_us - probe.sent_us <= self.way_us + LATE_US
+            if sounding.offset > self.end:
+                then_empty_us = min(empty_us, sounding.answered_us) if flowing else None
+                marks.append((sounding.offset, self._moment(then_empty_us, min(came_us, sounding.answered_us))))
+                self.end = sounding.offset
+            self._earliest_us = max(self._earliest_us, sounding.sent_us)
+            shown = self.way_us is not None and received.read_us - sounding.sent_us <= self.way_us + LATE_US
         if self.end < end:
             marks.append((end, self._moment(empty_us if flowing else None, came_us)))
         self.end, self._read_us, self._held = end, received.read_us, False
@@ -123,7 +124,7 @@ class Dating:
         if received.empty_us - self._read_us > trip_us + ACKNOWLEDGED_US:
             self._unacknowledged = self._burst_bytes = 0
         flows = self._unacknowledged < WINDOW_SEGMENTS
-        size, segments = len(received.data), received.segments
+        size, segments = received.size, received.segments
         self._unacknowledged += size // SMALL_BYTES + 1 if segments is None else segments
         self._burst_bytes += size
         return flows

@@ -20,6 +20,7 @@ from bisync.core.tag import Tag
 from bisync.core.taking import Memory
 from bisync.errors import BisyncError, SiteError, StoreError, StreamError, Superseded, TagLost
 from bisync.runtime.connection import Connection
+from bisync.runtime.copier import Shelf
 from bisync.runtime.failure import single_error
 from bisync.runtime.intake import Intake
 from bisync.runtime.journal import Journal
@@ -60,6 +61,8 @@ def rules_of(job: Job) -> Rules:
         pending_bytes=job.engine.pending_bytes,
         conflict_value_bytes=job.conflicts.value_bytes,
         rebuild_bytes=job.conflicts.rebuild_bytes,
+        whole_bytes=job.full_copy.whole_bytes,
+        piece_bytes=job.full_copy.piece_bytes,
     )
 
 
@@ -82,6 +85,7 @@ class Engine:
         limit, warn, clock = job.engine.journal_bytes, self._warn, self._clock
         self._journals = {x: Journal(x, folder, limit, warn, clock) for x in self.rules.origins}
         self._passes = Passes(clock)
+        self._shelf = Shelf(job.journal_folder, job.full_copy.spool_bytes)
         self._intakes: dict[str, Intake] = {}
         self._memory = self._remembered()
         self._life = self._new_life()
@@ -100,7 +104,9 @@ class Engine:
         return Memory(tags=tags)
 
     def _new_life(self) -> Life:
-        return Life(self.job, self.rules, self.name, self._memory, self._intakes, self._mirror, self._clock)
+        return Life(
+            self.job, self.rules, self.name, self._memory, self._intakes, self._mirror, self._clock, self._shelf
+        )
 
     # -- the course
     async def run(self) -> None:
@@ -122,6 +128,7 @@ class Engine:
             with trio.CancelScope(shield=True), trio.move_on_after(STOP_S_MAX):
                 await self._save_report(last=True)
                 await trio.to_thread.run_sync(self._mirror.close)
+            self._shelf.clear(keep=True)
             for journal in self._journals.values():
                 journal.close()
 

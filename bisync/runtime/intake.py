@@ -9,13 +9,14 @@ It also finds out when the bytes were written at the site, and the journal keeps
 
 import contextlib
 from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
 from bisync.config import Site
 from bisync.core.position import Position
 from bisync.errors import SiteError
-from bisync.runtime import probe
+from bisync.runtime import sounding
 from bisync.runtime.connection import Connection
 from bisync.runtime.dating import UNKNOWN_US, Dating
 from bisync.runtime.failure import single_error
@@ -30,6 +31,26 @@ FIRST_ACK_S = 0.01  # after a snapshot the server sends nothing before an ACK, a
 FIRST_ACKS = 200
 FULL_S = 0.05  # how often a reader that waits for room in the journal looks again
 PAUSE_S_MIN = 0.05
+
+
+class Sink(Protocol):
+    """What takes a snapshot."""
+
+    def expect(self, size: int) -> None:
+        """So many bytes were announced."""
+
+    def write(self, data: bytes) -> None:
+        """The next bytes; none mark the end."""
+
+
+class Nowhere:
+    """What lets a snapshot go."""
+
+    def expect(self, size: int) -> None:
+        """There is room."""
+
+    def write(self, data: bytes) -> None:
+        """They are gone."""
 
 
 class Intake:
@@ -75,10 +96,10 @@ class Intake:
     async def begin(self) -> Position:
         """Read from now on, from wherever the stream stands."""
         self._stop()
-        return await self._nursery.start(self._keep_reading, lambda data: None, True)  # type: ignore[no-any-return]
+        return await self._nursery.start(self._keep_reading, Nowhere(), True)  # type: ignore[no-any-return]
 
-    async def snapshot(self, spool: Callable[[bytes], None]) -> Position:
-        """Take a snapshot, whose bytes go to `spool` (b"" at its end), and read what follows. Returns its position."""
+    async def snapshot(self, spool: Sink) -> Position:
+        """Take a snapshot, whose bytes go to `spool`, and read what follows. Returns its position."""
         self._stop()
         return await self._nursery.start(self._keep_reading, spool, False)  # type: ignore[no-any-return]
 
@@ -95,7 +116,7 @@ class Intake:
     # -- the reader
     async def _keep_reading(
         self,
-        spool: Callable[[bytes], None] | None,
+        spool: Sink | None,
         stream_only: bool = True,
         *,
         task_status: trio.TaskStatus[Position | None],
@@ -137,25 +158,28 @@ class Intake:
         self._in_transfer = attached.full
         return attached
 
-    async def _transfer(self, replica: Replica, spool: Callable[[bytes], None] | None) -> None:
+    async def _transfer(self, replica: Replica, spool: Sink | None) -> None:
         assert spool is not None
         async with contextlib.aclosing(replica.transfer()) as pieces:
             async for data in pieces:
-                spool(data)
+                if replica.announced:
+                    spool.expect(replica.announced)
+                    replica.announced = 0
+                spool.write(data)
                 await trio.lowlevel.checkpoint()
-        spool(b"")
+        spool.write(b"")
         self._in_transfer = False
 
-    async def _follow(
-        self, replica: Replica, attached: Attached, spool: Callable[[bytes], None] | None, scope: trio.CancelScope
-    ) -> None:
+    async def _follow(self, replica: Replica, attached: Attached, spool: Sink | None, scope: trio.CancelScope) -> None:
         """The snapshot, where there is one, and then the stream."""
         known = self.journal.moments.last  # what follows is no older
         earliest_us = UNKNOWN_US if known is None else known.earliest_us
         dating = Dating(self.journal.end, earliest_us, held=attached.full)
         async with trio.open_nursery() as nursery:
             if self._dated:
-                nursery.start_soon(probe.keep_probing, self.site, self.replid, dating, self._passes, self._timeout_s)
+                nursery.start_soon(
+                    sounding.keep_sounding, self.site, self.replid, dating, self._passes, self._timeout_s
+                )
             if attached.full:
                 await self._transfer(replica, spool)
             self.away = ""

@@ -16,16 +16,14 @@ from bisync.core.actions import Checkpoint, Conflict, Notice, Send
 from bisync.core.pair import UNRECORDED_MAX, Pair
 from bisync.core.position import Position
 from bisync.core.rules import Rules
-from bisync.core.snapshot import SnapshotKeys
 from bisync.core.tag import Tag
 from bisync.core.taking import Memory
-from bisync.errors import SiteError, StreamError
+from bisync.errors import StreamError
 from bisync.runtime.beat import beat_at_source
 from bisync.runtime.connection import Connection
+from bisync.runtime.copier import Copier, Shelf
 from bisync.runtime.intake import Intake
 from bisync.runtime.mirror import Mirror
-from bisync.runtime.spool import Spool
-from bisync.runtime.target import holds_keys, scan_keys
 from bisync.runtime.wallclock import WallClock
 from bisync.runtime.writer import Writer, take
 
@@ -46,12 +44,12 @@ class Life:
     intakes: Mapping[str, Intake]
     mirror: Mirror
     clock: WallClock
+    shelf: Shelf
     pair: Pair | None = None
     epoch: int = 0
     tags: dict[str, Tag] = attrs.field(factory=dict)  # newest committed, by channel
     replids: dict[str, str] = attrs.field(factory=dict)  # of the streams that are read, by site
-    keys: SnapshotKeys | None = None  # of the full copy under way
-    keys_total: int | None = None
+    copier: Copier | None = None  # of the full copy under way
     quarantined: int = 0  # commands set aside
     following: bool = False  # are all streams attached, and is the full copy done?
     _cursors: dict[str, int] = attrs.field(factory=dict)
@@ -74,8 +72,9 @@ class Life:
         async with contextlib.AsyncExitStack() as stack:
             writers = await self._open_writers(stack)
             counts = {writer.site.name: await writer.count_databases() for writer in writers.values()}
-            rules = attrs.evolve(self.rules, database_counts=counts)
             self.epoch, taken = await take(self.rules, list(writers.values()), self.engine, self.memory)
+            servers = {writer.site.name: await writer.read_server() for writer in writers.values()}
+            rules = attrs.evolve(self.rules, database_counts=counts, servers=servers)
             self.pair = Pair(rules, self.epoch, self.engine, taken)
             self.tags = dict(taken.tags)
             self.mirror.begin_life(self.epoch, self._recorded)
@@ -116,6 +115,24 @@ class Life:
                 self._begin(self.rules.target, await self._place(self.rules.target))
             await self._copy()
 
+    async def _copy(self) -> None:
+        """The full copy, and then what follows it."""
+        assert self.pair is not None
+        source = self.intakes[self.rules.source]
+        self.copier = Copier(self.job, self.pair, source, self.shelf, self.clock, self._perform, self._next_answer)
+        position = await self.copier.take_snapshot()
+        self._read_from(self.rules.source, position)
+        await self.copier.copy()
+        while not self.pair.copying.finished:
+            await self._answered.wait()
+        self.shelf.clear()
+        self.following = True
+        self._wake.set()
+        await trio.sleep_forever()
+
+    async def _next_answer(self) -> None:
+        await self._answered.wait()
+
     @property
     def refused(self) -> str:
         """Why a target refuses writes at present; empty: none does."""
@@ -138,6 +155,7 @@ class Life:
     def _read_from(self, x: str, position: Position) -> None:
         self.replids[x] = position.replid
         self._cursors[x] = position.offset
+        self.mirror.reads(x, position.replid)
         self.intakes[x].grown = self._wake_pump
         self._wake_pump()
 
@@ -154,7 +172,7 @@ class Life:
             busy = False
             for x, cursor in list(self._cursors.items()):
                 self._look_at(x, self.intakes[x])
-                if self.pair.wants(x) and (data := self.intakes[x].journal.read(cursor, size)):
+                if not self.mirror.full and self.pair.wants(x) and (data := self.intakes[x].journal.read(cursor, size)):
                     began_s = trio.current_time()
                     self._cursors[x] = cursor + len(data)
                     self._tell_moments(x, cursor, cursor + len(data))
@@ -174,6 +192,7 @@ class Life:
         if intake.replid != self.replids[x]:
             self.replids[x] = intake.replid
             self.pair.renamed(x, intake.replid)
+            self.mirror.reads(x, intake.replid)
 
     def _tell_moments(self, x: str, start: int, end: int) -> None:
         """When the bytes between two offsets were written, as the first reading found."""
@@ -195,15 +214,17 @@ class Life:
             self.pair.tick(self.clock.now_ms())
             self._perform()
             self._tell_what_is_open()
+            self._tell_what_is_unsettled()
             self._say_whether_it_waits()
             await trio.sleep(TICK_S)
 
     def _say_whether_it_waits(self) -> None:
         """Reading stops where too many conflicts wait for the log: that must be said where the log cannot say it."""
         assert self.pair is not None
-        waits = self.pair.arbiter.unrecorded >= UNRECORDED_MAX and bool(self.mirror.failing)
+        count, size = self.pair.arbiter.unrecorded, self.mirror.bytes_waiting / 1e6
+        waits = (count >= UNRECORDED_MAX or self.mirror.full) and bool(self.mirror.failing)
         if waits and not self._waits:
-            text = f"reading stops: {UNRECORDED_MAX:,} conflicts wait for the log, which cannot be written"
+            text = f"reading stops: {count:,} conflicts wait for the log ({size:,.0f} MB), which cannot be written"
             self.mirror.event("error", "store", f"{text} ({self.mirror.failing})")
         elif self._waits and not waits:
             self.mirror.event("info", "store", "reading goes on: the log of conflicts is written again")
@@ -218,16 +239,27 @@ class Life:
     def _tell_what_is_open(self) -> None:
         """Conflicts that an earlier life left open in the store may be settled by now, and nobody has told."""
         assert self.pair is not None
-        if self.following and self.mirror.asks_what_is_open:
-            if all(channel.reached_take for channel in self.pair.channels.values()):
-                units = (arbitration.unit for arbitration in self.pair.arbiter)
-                self.mirror.still_open((u.database, u.key, u.element) for u in units)
+        if self._caught_up and self.mirror.asks_what_is_open:
+            units = (arbitration.unit for arbitration in self.pair.arbiter)
+            self.mirror.still_open((u.database, u.key, u.element) for u in units)
+
+    @property
+    def _caught_up(self) -> bool:
+        """Is everything open that earlier lives have left open?"""
+        return self.following and self.pair is not None and all(c.reached_take for c in self.pair.channels.values())
+
+    def _tell_what_is_unsettled(self) -> None:
+        assert self.pair is not None
+        if self._caught_up:
+            self.mirror.tell_unsettled(self.pair.arbiter)
 
     def _perform(self) -> None:
         assert self.pair is not None
         for action in self.pair.take_actions():
             match action:
                 case Send():
+                    if not self.pair.copying.finished and not self.pair.copying.stands:
+                        self.shelf.forget()  # before the target's writes reach the source
                     self._sends[action.origin].send_nowait(action)  # one is in flight at most, so there is room
                 case Checkpoint():
                     self._committed(action)
@@ -275,100 +307,6 @@ class Life:
             self.pair.hold(x, True)
         while not self._ended and any(c.link.in_flight for c in self.pair.channels.values()):
             await self._answered.wait()
-
-    # -- the full copy
-    async def _copy(self) -> None:
-        """A snapshot of the source, key by key through the core, then what follows it."""
-        assert self.pair is not None
-        source, target = self.rules.sites
-        self.keys_total = await self._count_keys()
-        spool = Spool(self.job.journal_folder)
-        try:
-            await self._hold_reverse(True)
-            await self._snapshot(spool, await self._applied_at_source())
-            await self._hold_reverse(False)
-            held = await holds_keys(self.job, self.rules, self._timeout_s)
-            self.keys = SnapshotKeys(self.rules, held)
-            async with contextlib.aclosing(spool.pieces()) as pieces:
-                async for data in pieces:
-                    await self._hand_in(data)
-            self.keys.close()
-            if held:
-                await self._remove_stale()
-        finally:
-            spool.close()
-        self.pair.snapshot_ended(self.clock.now_ms())
-        self._perform()
-        while not self.pair.copying.finished:
-            await self._answered.wait()
-        self.following = True
-        self._wake.set()
-        await trio.sleep_forever()
-
-    async def _hand_in(self, data: bytes) -> None:
-        assert self.pair is not None and self.keys is not None
-        copied = self.keys.feed(data, self.clock.now_ms())
-        for at in range(0, len(copied), 1000):
-            while self.pair.copy_waits():
-                await self._answered.wait()
-            self.pair.copied(copied[at : at + 1000], self.clock.now_ms())
-            self._perform()
-        await trio.lowlevel.checkpoint()
-
-    async def _remove_stale(self) -> None:
-        """Keys that the target holds and the snapshot does not: left by a broken copy, or the target's own."""
-        assert self.pair is not None and self.keys is not None
-        async with contextlib.aclosing(scan_keys(self.job, self.rules, self._timeout_s)) as keys:
-            async for database, key in keys:
-                stale = self.keys.stale(database, key)
-                if stale is not None:
-                    while self.pair.copy_waits():
-                        await self._answered.wait()
-                    self.pair.found_at_target([stale], self.clock.now_ms())
-                    self._perform()
-
-    async def _hold_reverse(self, held: bool) -> None:
-        """While the snapshot is taken nothing of ours may be on its way to the source: so its clock is known."""
-        assert self.pair is not None
-        reverse = self.pair.channels.get(self.rules.target)
-        if reverse is None:
-            return
-        self.pair.hold(self.rules.target, held)
-        while held and reverse.link.in_flight:
-            await self._answered.wait()
-
-    async def _applied_at_source(self) -> int:
-        """An offset of the source's stream that holds all that this job ever wrote there."""
-        async with Connection.open(self.job.site(self.rules.source), self._timeout_s) as connection:
-            reply = await connection.request(b"INFO", b"replication")
-        fields = (
-            dict(line.split(b":", 1) for line in reply.split(b"\r\n") if b":" in line)
-            if isinstance(reply, bytes)
-            else {}
-        )
-        return int(fields.get(b"master_repl_offset", 0))
-
-    async def _snapshot(self, spool: Spool, least: int) -> None:
-        """Let the source begin its snapshot, and the core know where it stands."""
-        assert self.pair is not None
-        source = self.rules.source
-        position = await self.intakes[source].snapshot(spool.write)
-        if position.offset < least and self.rules.bidirectional:
-            raise SiteError(source, "the server is still sending an older snapshot to another replica")
-        self.pair.snapshot_taken(position)
-        self._read_from(source, position)
-
-    async def _count_keys(self) -> int | None:
-        """How many keys the source says it has, for the progress; None where the account may not ask."""
-        async with Connection.open(self.job.site(self.rules.source), self._timeout_s) as connection:
-            reply = await connection.request(b"INFO", b"keyspace")
-        if not isinstance(reply, bytes):
-            return None
-        total = 0
-        for line in reply.split(b"\r\n"):
-            if line.startswith(b"db") and self.rules.scope.target_database(int(line[2 : line.index(b":")])) is not None:
-                total += int(line.split(b"keys=", 1)[1].split(b",", 1)[0])
-        return total
 
 
 def _next_size(size: int, done: int, took_s: float) -> int:

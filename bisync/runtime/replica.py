@@ -18,6 +18,9 @@ from bisync.runtime.arrivals import Received
 from bisync.runtime.connection import Connection
 from bisync.runtime.passes import Passes
 
+VALKEY_VERSION = b"9.0.0"
+"""What we tell of ourselves: a replica of Valkey of this version reads the same formats of snapshots as we do."""
+
 _LINE_BYTES_MAX = 1 << 16  # of an answer to PSYNC; a real one has less than a hundred
 _MARK_BYTES = 40  # of the mark that ends a diskless transfer
 
@@ -37,6 +40,7 @@ class Replica:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._buffer = b""
+        self.announced = 0  # bytes of the RDB, where the server tells them before it sends it
         self._sending = trio.Lock()  # an ACK that is due and one that was asked for may meet
 
     @property
@@ -51,6 +55,8 @@ class Replica:
         Raises HistoryGap where the server does not have the stream from the position on.
         """
         await self._connection.request(b"REPLCONF", b"capa", b"eof", b"capa", b"psync2")  # 2.8 answers with an error
+        # For a replica that tells no version Valkey 9 writes an RDB of version 11, and fails where a field expires.
+        await self._connection.request(b"REPLCONF", b"version", VALKEY_VERSION)  # unknown to others
         if stream_only:
             await self._connection.request(b"REPLCONF", b"rdb-filter-only", b"")
         if position is None:
@@ -112,7 +118,8 @@ class Replica:
         if line.startswith(b"$EOF:"):
             pieces = self._until_mark(line[5:])
         elif line.startswith(b"$") and line[1:].isdigit():
-            pieces = self._exactly(int(line[1:]))
+            self.announced = int(line[1:])
+            pieces = self._exactly(self.announced)
         else:
             text = line[:80].decode(errors="replace")
             raise SiteError(self.site.name, "the server broke off before the RDB", why=text)

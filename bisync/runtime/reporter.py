@@ -110,7 +110,7 @@ class Reporter:
         counters = channel.counters
         self._rate(totals, counters.operations, counters.bytes)
         forward = x == self._rules.source
-        copying = life.pair.copying
+        copying, copier = life.pair.copying, life.copier
         state = states.SUSPENDED if channel.refused else self.state
         lag_bytes = None
         if channel.reader is not None and copying.finished:
@@ -123,8 +123,8 @@ class Reporter:
             bytes_per_s=totals.bytes_per_s,
             applied_ops=totals.operations + counters.operations,
             keys_done=copying.keys if forward else 0,
-            keys_total=(copying.keys if copying.ended else life.keys_total) if forward else None,
-            bytes_done=life.keys.bytes_done if forward and life.keys else 0,
+            keys_total=(copying.keys if copying.ended or copier is None else copier.keys_total) if forward else None,
+            bytes_done=copier.keys.bytes_done if forward and copier and copier.keys else 0,
             pending=len(channel.pending),
         )
 

@@ -1,17 +1,21 @@
 """The connection through which all that a channel writes goes, and the taking of a job through them."""
 
+import re
 from collections.abc import Sequence
 
 from bisync.core.pair import Taken
 from bisync.core.resp import EXEC, MULTI, pack, select
+from bisync.core.restore import FOOTER_BYTES
 from bisync.core.round import Notes
 from bisync.core.rules import Rules
+from bisync.core.server import Server
 from bisync.core.tag import Tag, open_key, tag_key
 from bisync.core.taking import Memory, Taking, read_notes
 from bisync.errors import BisyncError, Superseded
 from bisync.runtime.connection import Connection, refusal
 
 DATABASES_MAX = 1 << 14  # looked for where the server does not tell; the stock setting is 16
+_MEND = "Then take that field out there (HDEL), or delete the key; bisync verify shows what may differ then"
 TRIES_MAX = 20  # engines that start at the same moment settle in two or three
 
 
@@ -70,6 +74,15 @@ class Writer:
         lines = reply.decode(errors="replace").splitlines() if isinstance(reply, bytes) else []
         return next((line.partition(":")[2] for line in lines if line.startswith("master_replid:")), "")
 
+    async def read_server(self) -> Server:
+        """What the target's server is, as far as it tells. The tag must stand there: its DUMP says the RDB version."""
+        reply = await self._connection.request(b"INFO", b"server")
+        lines = reply.decode(errors="replace").splitlines() if isinstance(reply, bytes) else []
+        version = next((line.partition(":")[2] for line in lines if line.startswith("redis_version:")), "")
+        dump = await self._connection.request(b"DUMP", self._key)
+        payload_version = int.from_bytes(dump[-FOOTER_BYTES:][:2], "little") if isinstance(dump, bytes) else None
+        return Server(tuple(map(int, re.findall(r"\d+", version)[:3])), payload_version)
+
     async def read_notes(self) -> Notes:
         """The notes of open arbitrations at this site."""
         reply = await self._connection.request(b"HGETALL", open_key(self._rules.job))
@@ -79,7 +92,11 @@ class Writer:
                 why=str(reply),
                 hint="bisync keeps its open arbitrations there; let the account read it, or delete what is no hash",
             )
-        return read_notes(reply)
+        try:
+            return read_notes(reply)
+        except BisyncError as e:
+            hint = f"was {open_key(self._rules.job).decode()} (database 0) written by something else? {_MEND}"
+            raise BisyncError(f"{self.site.name}: {e.what}", why=e.why, hint=hint) from None
 
     async def count_databases(self) -> int:
         """How many databases the target has. To be asked first: it leaves another database selected."""

@@ -124,7 +124,7 @@ class Clients:
                 found.append(f"{site}: added were {self._added}, held are {data.get(b'added')!r}")
             if data.get(b"last", b"") != self._last:
                 found.append(f"{site}: the newest value is {self._last!r}, held is {data.get(b'last')!r}")
-            if dict(data.get(b"fields", ())) != self._fields:  # type: ignore[call-overload]
+            if data.get(b"fields", {}) != self._fields:
                 found.append(f"{site}: the newest fields are {self._fields}, held are {data.get(b'fields')!r}")
         return found
 

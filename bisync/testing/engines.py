@@ -1,6 +1,7 @@
 """`bisync run` as a process of its own, for tests: started, killed, frozen, stopped, always by its process id."""
 
 import contextlib
+import os
 import pathlib
 import signal
 import subprocess
@@ -86,8 +87,10 @@ class EngineProcess:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Freeze it for the block (SIGSTOP, SIGCONT)."""
+        """Freeze it for the block (SIGSTOP, SIGCONT). Where the system tells, it stands still when the block begins."""
         self.process.send_signal(signal.SIGSTOP)
+        if self.running and hasattr(os, "waitid"):  # a Mac has none
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         try:
             yield
         finally:

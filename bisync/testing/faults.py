@@ -1,7 +1,7 @@
 """Fault plans: what goes wrong in a history, and when. A plan can be drawn from a seed, printed, and repeated.
 
     plan = FaultPlan.draw(7, seconds=2.0, number=3)
-    print(plan)                        # 310 cut west; 777 kill 60; 1502 pause east 120
+    print(plan)                        # 113 kill 150; 432 freeze 60; 1037 kill 0
     assert FaultPlan.parse(str(plan)) == plan
 
 A plan is carried out on a `Stage`: whoever owns the engine and the sites. The moments are those at which a fault is

@@ -49,6 +49,7 @@ class Course:
     apart: bool = False  # does each site write to keys of its own?
     databases: tuple[int, ...] = (0, 0, 0, 1)  # as the source numbers them, one in turn
     writes: str = "any"  # a name in WRITES: what the clients write
+    spools: bool = False  # does a full copy that broke off go on with the same snapshot?
     exact: bool = False  # does it begin with a finished copy, and is its log of conflicts held against the oracle?
 
 
@@ -79,7 +80,8 @@ def course(seed: int) -> Course:
         rules = attrs.evolve(rules, policies=(((b"?f", b"?x"), draw.choice([LAST_WRITER, "east", "west"])),))
     if draw.random() < 0.2:
         rules = attrs.evolve(rules, rebuild_bytes=1)
-    return attrs.evolve(kind, rules=rules, writes=writes, exact=exact and writes != "wiping")
+    exact = exact and writes != "wiping"
+    return attrs.evolve(kind, rules=rules, writes=writes, exact=exact, spools=draw.random() < 0.5)
 
 
 def expiring(draw: random.Random, key: bytes, now_ms: int) -> Command:
@@ -194,7 +196,7 @@ class _History:
         self.pair = SimulatedPair(kind.rules)
         self.clients = Clients(self.pair)
         self.clients.certain = not kind.blur_us
-        self.pair.flushing = not kind.lazy
+        self.pair.flushing, self.pair.spools = not kind.lazy, kind.spools
         if kind.blur_us:
             self.pair.moment = self.blurred
         names = (b"ke", b"kf", b"kg"), (b"kw", b"kx", b"ky")

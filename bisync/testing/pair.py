@@ -20,7 +20,7 @@ from bisync.core.actions import Checkpoint, Conflict, Notice, Send
 from bisync.core.delivery import RETRY_MS_MAX
 from bisync.core.moment import Moment
 from bisync.core.pair import Pair
-from bisync.core.position import Position
+from bisync.core.position import Clock, Position
 from bisync.core.rdb import String, Value
 from bisync.core.resp import EXEC, MULTI, pack, select
 from bisync.core.round import Notes
@@ -89,6 +89,10 @@ class SimulatedPair:
         self._keys: SnapshotKeys | None = None
         self._holding = False  # is the reverse channel held for the snapshot?
         self._taken: tuple[list[String | Value], Position] | None = None  # a snapshot the engine has not heard of
+        self._spooled: tuple[list[String | Value], Position, Clock] | None = (
+            None  # the newest one, with what it had seen
+        )
+        self.spools = False  # does a life go on with the snapshot of an earlier one?
 
     def __repr__(self) -> str:
         return f"<SimulatedPair {self.sites} {self.pair}>"
@@ -277,7 +281,10 @@ class SimulatedPair:
         """
         source, target = self.rules.sites
         reverse = pair.channels.get(target)
-        if reverse is not None and not self._holding:
+        if self._spooled is not None and self.spools:
+            self._use_snapshot(pair, *self._spooled)
+            self._guarded(lambda p: p.tick(self.now_ms))
+        elif reverse is not None and not self._holding:
             self._holding = True
             pair.hold(target, True)
         elif self._taken is None:
@@ -287,14 +294,18 @@ class SimulatedPair:
             self._taken = site.snapshot(), Position(site.replid, site.offset)
         else:
             items, position = self._taken
-            self._snapshot = iter(items)
-            self._keys = SnapshotKeys(self.rules, remember=bool(self.dataset(target)))
-            pair.snapshot_taken(position)
-            self._cursors[source] = position.offset
+            self._use_snapshot(pair, items, position, None)
             if reverse is not None:
                 pair.hold(target, False)
             self._guarded(lambda p: p.tick(self.now_ms))
         return True
+
+    def _use_snapshot(self, pair: Pair, items: list[String | Value], position: Position, seen: Clock | None) -> None:
+        source, target = self.rules.sites
+        self._snapshot = iter(items)
+        self._keys = SnapshotKeys(self.rules, remember=bool(self.dataset(target)))
+        self._spooled = items, position, pair.snapshot_taken(position, seen)
+        self._cursors[source] = position.offset
 
     def deliver(self, x: str) -> bool:
         """The target of the channel that reads `x` executes what was sent to it."""
@@ -356,6 +367,8 @@ class SimulatedPair:
         for action in self.pair.take_actions():
             match action:
                 case Send():
+                    if not self.pair.copying.stands:
+                        self._spooled = None
                     self._sockets[action.origin].sent.append((action.payload, action.replies))
                 case Notice():
                     self.notices.append(action)

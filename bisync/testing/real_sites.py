@@ -36,6 +36,9 @@ class RealSite:
             self._endpoint: Endpoint = read_url(url)
         except ValueError as e:
             raise BisyncError(f"{shown_url(url)}: {e}") from None
+        if self._endpoint.tls is not None:
+            hint = "name a port of the server without TLS"
+            raise BisyncError(f"{shown_url(url)}: the test kit does not talk TLS", hint=hint)
 
     def __repr__(self) -> str:
         return f"<RealSite {self.name} {self.shown}>"

@@ -4,7 +4,9 @@ A server is stopped by its process id and never by name, so that nothing else on
 """
 
 import contextlib
+import functools
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -41,8 +43,40 @@ def find_program(name: str = "redis-server") -> str:
     return found
 
 
+@functools.cache
+def program_version(program: str) -> tuple[int, ...]:
+    """What a server program says of itself with --version: (2, 8, 17).
+
+    Raises BisyncError where it does not run, or says something else.
+    """
+    try:
+        told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=START_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        raise BisyncError(f"{program} does not run", why=str(e)) from e
+    found = re.search(r"\bv=([0-9.]+)", told.stdout)
+    if found is None:
+        raise BisyncError(f"{program} does not tell its version", why=(told.stdout + told.stderr)[:200])
+    return tuple(int(n) for n in found[1].split("."))
+
+
+def kept_servers(folder: pathlib.Path) -> dict[str, str]:
+    """The server programs that lie in `<folder>/<name>-<version>/<name>-server`, by "<name>-<version>", oldest first.
+
+    Redis comes before others. `deploy/get-servers` puts them there.
+    """
+
+    def age(path: pathlib.Path) -> tuple[bool, str, list[int]]:
+        name, _, version = path.parent.name.partition("-")
+        return name != "redis", name, [int(n) for n in version.split(".")]
+
+    programs = [p for p in folder.glob("*/*-server") if re.fullmatch(r"[a-z]+-[0-9.]*[0-9]", p.parent.name)]
+    return {p.parent.name: str(p) for p in sorted(programs, key=age)}
+
+
 class LocalServer:
     """One redis-server process. `options` are words for its command line (`"--requirepass", "x"`).
+
+    `program` is the path of the program to start; where none is given, the one that `find_program` finds.
 
     The data folder outlives `stop`, so that `start` after it is a restart of the same server.
     """
@@ -65,12 +99,14 @@ class LocalServer:
 
     def start(self) -> "LocalServer":
         """Start it and wait until it answers. Raises BisyncError with the end of its log where it does not."""
+        # The oldest have no diskless transfer, and do not start with an option that they do not know.
+        at_once = () if program_version(self.program) < (2, 8, 18) else ("--repl-diskless-sync-delay", "0")
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(
                 [
                     *(self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
                     *("--save", "", "--appendonly", "no", "--daemonize", "no", "--repl-backlog-size", "64mb"),
-                    *("--repl-diskless-sync-delay", "0", *self.options),
+                    *(*at_once, *self.options),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

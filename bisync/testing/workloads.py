@@ -19,6 +19,7 @@ unsure: it may have taken effect or not, and either is right.
 older than another one by more than a margin.
 """
 
+import abc
 import collections
 import itertools
 import random
@@ -61,7 +62,7 @@ class Sent:
     replies: Sequence[Any] | None  # of each command, errors among them; None: no answer came
 
 
-class Workload:
+class Workload(abc.ABC):
     """What clients write, and the ledger of it. Safe to use from several threads."""
 
     name = ""
@@ -86,9 +87,9 @@ class Workload:
         size = draw.choice((1, 1, 1, 2, 5))
         return Step([self.command(draw, site) for _ in range(size)], draw.choice(FORMS[:3]))
 
+    @abc.abstractmethod
     def command(self, draw: random.Random, site: str) -> Command:
         """One of the writes of a step."""
-        raise NotImplementedError
 
     def finale(self, sites: Sequence[str]) -> Iterator[tuple[str, Command]]:
         """Lone writes after all others, each with its site: whatever was uncertain before, they are the newest."""
@@ -355,9 +356,9 @@ class _Gathered(Workload):
         self.wanted: dict[bytes, collections.Counter[Any]] = collections.defaultdict(collections.Counter)
         self.perhaps: dict[bytes, collections.Counter[Any]] = collections.defaultdict(collections.Counter)
 
+    @abc.abstractmethod
     def held(self, client: "redis.Redis", key: bytes) -> "collections.Counter[Any]":
         """What a site holds, each with how often."""
-        raise NotImplementedError
 
     def broken(self, client: "redis.Redis") -> list[str]:
         """What is not as the ledger says."""

@@ -5,14 +5,16 @@ import hiredis
 import pytest
 
 from bisync.core.actions import Action, Checkpoint, Notice, Send
+from bisync.core.copying import CopiedKey
 from bisync.core.delivery import RETRY_MS_MAX, RETRY_MS_MIN
+from bisync.core.link import Item
 from bisync.core.pair import Pair
 from bisync.core.position import Position, stream_clock
 from bisync.core.resp import pack, select
 from bisync.core.rules import Rules
 from bisync.core.tag import Tag
 from bisync.core.taking import Memory, Taking
-from bisync.errors import BisyncError, Superseded, TagLost
+from bisync.errors import BisyncError, SiteError, Superseded, TagLost
 
 RULES = Rules("job", "east", "west", heartbeat_ms=0)
 REPLID = "a" * 40
@@ -159,11 +161,12 @@ def test_what_is_refused_for_good_stops_the_job_unless_it_may_be_set_aside() -> 
     with pytest.raises(BisyncError, match="NOPERM no") as caught:
         world.refuse("NOPERM no")
     assert "quarantine" in caught.value.hint
+    assert "; refused: SET k0 v" in caught.value.what and "set aside" not in caught.value.what
     world = World(attrs.evolve(RULES, on_refused="quarantine"))
     world.write()
     said = world.refuse("NOPERM no")
     assert [(a.level, a.kind) for a in said if isinstance(a, Notice)] == [("error", "quarantined")]
-    assert "SET k0 v" in next(a.text for a in said if isinstance(a, Notice))
+    assert "set aside: SET k0 v" in next(a.text for a in said if isinstance(a, Notice))
     (again,) = [a for a in said if isinstance(a, Send)]
     assert b"k0" not in again.payload
     world.answer([b"OK"], world.tag(), queued=1)
@@ -233,3 +236,57 @@ def test_the_tag_tells_the_number_of_the_finished_copy() -> None:
     world = World()
     world.write()
     assert Tag.decode(world.tag()).copied == world.pair.copying.copy == 1
+
+
+# -- keys in pieces
+PIECE = (0, pack(b"RPUSH", b"tmp", b"a"))
+PLACE = [(0, pack(b"LLEN", b"tmp")), (0, pack(b"RENAME", b"tmp", b"k"))]
+
+
+def put_pieces(world: World, pieces: int, number: int = 1) -> Send:
+    """Queue a key in pieces, with the last piece and the key's own commands; what is sent of it."""
+    link = world.pair.channels["east"].link
+    for _ in range(pieces):
+        link.put(Item("piece", [PIECE], 1, building=number))
+    link.put(Item("copied", PLACE, 1, operations=1, building=number, length=pieces))
+    world.pair.tick(0)
+    (sent,) = [a for a in world.actions() if isinstance(a, Send)]
+    return sent
+
+
+def test_a_key_in_pieces_is_as_long_as_it_must_be_or_the_copy_begins_again() -> None:
+    world = World()
+    put_pieces(world, 2)
+    assert not [a for a in world.answer([b"OK", 1, 2, 2, b"OK"], world.tag(), queued=5) if isinstance(a, Notice)]
+    put_pieces(world, 2)
+    with pytest.raises(SiteError, match="came out with a length of 1") as caught:
+        world.answer([b"OK", 1, 1, 1, b"OK"], world.tag(), queued=5)
+    assert caught.value.heals and "it should be 2" in caught.value.why
+
+
+def test_of_a_key_in_pieces_of_which_one_was_refused_nothing_takes_its_place() -> None:
+    world = World(attrs.evolve(RULES, on_refused="quarantine", batch_commands=2))
+    link = world.pair.channels["east"].link
+    sent = put_pieces(world, 3)
+    assert sent.payload.count(b"RPUSH") == 2, "the other one and the key are in the queue"
+    world.refuse("NOPERM no")
+    while not link.idle:
+        world.answer([b"OK"], world.tag(), queued=1)
+    assert b"RPUSH" in put_pieces(world, 1, number=2).payload, "the next key goes as ever"
+
+
+def test_a_piece_that_fails_keeps_its_key_out_of_its_place() -> None:
+    world = World(attrs.evolve(RULES, on_refused="quarantine", batch_commands=1))
+    put_pieces(world, 1)
+    said = world.answer([b"OK", hiredis.ReplyError("WRONGTYPE no list")], world.tag())
+    assert [a.kind for a in said if isinstance(a, Notice)] == ["quarantined"]
+    assert not [a for a in said if isinstance(a, Send) and b"RENAME" in a.payload]
+
+
+def test_a_key_that_cannot_be_made_at_the_target_stops_the_job_or_is_said() -> None:
+    keys = [CopiedKey(0, b"k", [], refused="streams came with Redis 5.0")]
+    with pytest.raises(BisyncError, match="west cannot take the key 'k' of the copy: streams came"):
+        World().pair.copied(keys, 0)
+    world = World(attrs.evolve(RULES, on_refused="quarantine"))
+    world.pair.copied(keys, 0)
+    assert [a.kind for a in world.actions() if isinstance(a, Notice)] == ["quarantined"]

@@ -374,6 +374,39 @@ def test_a_refused_restore_leaves_the_note_of_an_earlier_round() -> None:
     assert world.rounds.notes["east"] == {K: earlier}
 
 
+def test_a_note_whose_key_a_client_has_in_hand_puts_the_unit_off_and_the_reason_names_that_key() -> None:
+    world = World()
+    restore = world.restore(world.begin(), PAYLOAD, -1)
+    (found,) = world.arbiter
+    world.rounds.restore_answered(restore.number, [WRONG_TYPE, OTHERS, 77, b"OK"])
+    assert found.phase == "new" and "east: the key bisync:job:open," in found.stuck
+    assert "(WRONGTYPE" in found.stuck and "DEL bisync:job:open" in found.stuck
+    assert found.replaced is not None and found.replaced.value == OTHERS, "the restore itself was done"
+    world.rounds.came_back("east", restore.number)
+    assert len(world.arbiter) == 1, "without the note it is not done"
+    world.arbiter.wake(0)
+    world.arbiter.wake(60_000)
+    again = world.restore(world.fence(), PAYLOAD, -1)
+    world.rounds.restore_answered(again.number, [1, PAYLOAD, -1, b"OK"])
+    world.rounds.came_back("east", again.number)
+    assert not len(world.arbiter) and found.replaced.value == OTHERS
+
+
+@pytest.mark.parametrize("reply", [1, WRONG_TYPE])
+def test_a_note_of_its_own_counts_only_where_it_was_taken(reply: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    fence = world.begin()
+    world.rounds.fence_answered(fence.number, [PAYLOAD, -1])
+    (found,) = world.arbiter
+    found.authority = "east"  # it moved while the fence was under way
+    world.rounds.came_back("west", fence.number)
+    (sent,) = [item for item in world.towards("west") if item.kind == "note"]
+    advanced = list[int]()
+    monkeypatch.setattr(world.arbiter, "advance", lambda arbitration, mark: advanced.append(mark))
+    world.rounds.note_landed(sent.mark, [reply])
+    assert advanced == ([sent.mark] if reply == 1 else [])
+
+
 def test_every_open_unit_gets_a_note_when_the_copy_is_finished_and_all_are_written_again_after_a_flush() -> None:
     world = World()
     for unit in (K, Unit(0, b"other")):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bisync.core.pair import CopiedKey
+from bisync.core.copying import CopiedKey
 from bisync.core.patterns import Scope
 from bisync.core.rdb import Function, String
 from bisync.core.resp import pack
@@ -93,6 +93,6 @@ def test_functions_are_copied_unless_the_job_says_otherwise() -> None:
 
 def test_half_a_snapshot_is_an_error() -> None:
     subject = keys()
-    subject.feed(filled_site().rdb()[:-20], NOW_MS)
+    list(subject.feed(filled_site().rdb()[:-20], NOW_MS))
     with pytest.raises(RdbError):
         subject.close()

@@ -3,7 +3,10 @@
 import contextlib
 import os
 import pathlib
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -210,24 +213,90 @@ def test_a_thread_that_was_kept_from_running_does_not_know_when_it_was_woken(
     assert passes.empty_us == before_us
 
 
-async def test_how_long_the_thread_was_kept_from_running_is_read_from_the_system(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def schedstat() -> None:
     if not pathlib.Path("/proc/thread-self/schedstat").exists():
-        pytest.skip("this system does not tell how long a thread was kept from running")
-    passes, waited_ns = Passes(CLOCK), 5_000_000
-    monkeypatch.setattr(os, "pread", lambda *_: b"123 %d 7\n" % waited_ns)
+        pytest.skip("this system does not tell how long a thread was kept from running, nor how often")
+
+
+async def test_how_long_the_thread_was_kept_from_running_is_read_from_the_system(
+    schedstat: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes, waited_ns, turns = Passes(CLOCK), 5_000_000, 7
+    monkeypatch.setattr(os, "pread", lambda *_: b"123 %d %d\n" % (waited_ns, turns))
     with passes.watching():
-        passes._delay_us()
+        passes.before_io_wait(1.0)
+        turns += 1
+        at_once_us = passes._delay_us()
         waited_ns += 2_000_000
-        assert passes._delay_us() - passes._delay_us() == 2_000
+        assert passes._delay_us() - at_once_us == 2_000
+
+
+@pytest.mark.parametrize("more", [0, 2, 3])
+async def test_a_pass_in_which_the_thread_did_something_else_than_sleep_once_is_no_sleep(
+    schedstat: None, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    clock, turns = Ticking(), 7
+    passes = Passes(clock)  # type: ignore[arg-type]
+    monkeypatch.setattr(os, "pread", lambda *_: b"123 0 %d\n" % turns)
+    with passes.watching():
+        passes.before_io_wait(0.0)
+        passes.after_io_wait(0.0)
+        before_us = clock.us
+        clock.us += 10
+        passes.before_io_wait(1.0)
+        clock.us += 2_000_000
+        turns += more
+        passes.after_io_wait(1.0)
+        assert passes.empty_us == before_us
+
+
+SLEEPER = """
+import sys, trio
+from bisync.runtime.passes import Passes
+from bisync.runtime.wallclock import WallClock
+
+async def main():
+    passes = Passes(WallClock())
+    with passes.watching():
+        await trio.sleep(0.05)
+        print("sleeps", flush=True)
+        await trio.lowlevel.wait_readable(sys.stdin)
+        print(passes.entered_us, passes.empty_us, flush=True)
+
+trio.run(main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_process_that_was_frozen_does_not_take_it_for_a_sleep(schedstat: None, frozen: bool) -> None:
+    words, pipe = [sys.executable, "-c", SLEEPER], subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as sleeper:
+        assert sleeper.stdin is not None and sleeper.stdout is not None
+        assert sleeper.stdout.readline() == "sleeps\n"
+        time.sleep(0.1)  # it does
+        if frozen:
+            sleeper.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED | os.WNOWAIT)
+        sleeper.stdin.write("x")
+        sleeper.stdin.flush()
+        if frozen:
+            time.sleep(0.05)
+            sleeper.send_signal(signal.SIGCONT)
+        entered_us, empty_us = map(int, sleeper.stdout.readline().split())
+    if frozen:
+        assert empty_us <= entered_us
+    else:
+        assert empty_us > entered_us + 50_000
 
 
 def test_a_thread_of_ours_that_ran_may_have_held_the_interpreter() -> None:
     passes = Passes(CLOCK)
-    passes._delay_us()
+    passes.before_io_wait(1.0)
     thread = threading.Thread(target=lambda: sum(range(200_000)))
     thread.start()
     thread.join()
     assert passes._delay_us() > 3_600_000_000
+    passes.before_io_wait(1.0)
     assert passes._delay_us() <= SLACK_US + UNKNOWN_SLACK_US

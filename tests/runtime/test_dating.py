@@ -21,7 +21,7 @@ def received(size: int, empty_us: int, came_us: int, segments: int | None = 1) -
 def calm(offset: int = 0) -> Dating:
     """One that knows the way and has read all there is."""
     dating = Dating(offset)
-    dating.probed(T, T + WAY_US, offset)
+    dating.sounded(T, T + WAY_US, offset)
     return dating
 
 
@@ -43,7 +43,7 @@ class Run:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["write", "look", "probe"]), st.integers(0, 4 * MS), st.integers(20, 200)),
+    st.tuples(st.sampled_from(["write", "look", "sound"]), st.integers(0, 4 * MS), st.integers(20, 200)),
     min_size=1,
     max_size=80,
 )
@@ -60,15 +60,15 @@ def test_every_write_is_within_its_bracket(
             start = run.writes[-1][2] if run.writes else 0
             run.writes.append((us, start, start + size))
         at.append((us, kind))
-    at += [(us + 10 * MS, "probe"), (us + 20 * MS, "look")]
+    at += [(us + 10 * MS, "sound"), (us + 20 * MS, "look")]
     released_us = us // 2 + T // 2 if held else 0  # until then the server sends nothing
     dating, marks = Dating(0, held=held), []
     events = [(us, "look", 0) for us, kind in at if kind == "look"]
-    events += [(us + out_us + way_us, "answer", us) for us, kind in at if kind == "probe"]
+    events += [(us + out_us + way_us, "answer", us) for us, kind in at if kind == "sound"]
     empty_us, read = 0, 0
     for us, kind, sent_us in sorted(events):
         if kind == "answer":
-            dating.probed(sent_us, us, run.end_at(sent_us + out_us))
+            dating.sounded(sent_us, us, run.end_at(sent_us + out_us))
         elif (end := run.arrived_at(us) if us > released_us else 0) > read:
             marks += dating.read(received(end - read, empty_us, us))
             empty_us, read = us, end
@@ -88,13 +88,13 @@ def test_the_bracket_of_a_lone_write_is_as_wide_as_the_way() -> None:
 def test_the_smallest_recent_round_trip_counts() -> None:
     dating = calm()
     for n in range(module.TRIPS - 1):
-        dating.probed(T + n * S, T + n * S + 50 * MS, 0)
+        dating.sounded(T + n * S, T + n * S + 50 * MS, 0)
     assert dating.way_us == WAY_US
-    dating.probed(T + 90 * S, T + 90 * S + 50 * MS, 0)
+    dating.sounded(T + 90 * S, T + 90 * S + 50 * MS, 0)
     assert dating.way_us == 50 * MS, "an old one counts for ever"
 
 
-def test_before_any_probe_nothing_is_known_but_the_time_of_the_read() -> None:
+def test_before_any_sounding_nothing_is_known_but_the_time_of_the_read() -> None:
     assert Dating(10).read(received(5, T, T + 9)) == [(15, Moment(UNKNOWN_US, T + 9))]
 
 
@@ -104,28 +104,28 @@ def test_after_a_cut_it_is_not_older_than_what_was_read_before() -> None:
 
 def test_a_server_that_waits_for_an_ack_holds_back_what_it_has() -> None:
     dating = Dating(0, held=True)
-    dating.probed(T, T + WAY_US, 0)
+    dating.sounded(T, T + WAY_US, 0)
     assert not dating.trusted
     (mark,) = dating.read(received(50, T + S, T + S + 20))
     assert mark[1].earliest_us == T, "the empty socket was taken for an idle server"
-    dating.probed(T + 2 * S, T + 2 * S + WAY_US, 50)
+    dating.sounded(T + 2 * S, T + 2 * S + WAY_US, 50)
     assert dating.trusted
 
 
-def test_bytes_that_a_probe_knew_of_while_the_socket_was_empty_are_old() -> None:
+def test_bytes_that_a_sounding_knew_of_while_the_socket_was_empty_are_old() -> None:
     dating = calm()
-    dating.probed(T + S, T + S + WAY_US, 80)
+    dating.sounded(T + S, T + S + WAY_US, 80)
     marks = dating.read(received(120, T + 3 * S, T + 3 * S + 10))
     assert marks == [(80, Moment(T, T + S + WAY_US)), (120, Moment(T + S, T + 3 * S + 10))]
 
 
-def test_after_a_pile_only_probes_count_until_one_shows_its_end() -> None:
+def test_after_a_pile_only_soundings_count_until_one_shows_its_end() -> None:
     dating = calm()
     dating.read(received(module.PILE_BYTES, T + S, T + S + 10))
     assert dating.catching_up
     (mark,) = dating.read(received(10, T + 2 * S, T + 2 * S + 10))
     assert mark[1].earliest_us == T + S - WAY_US - SERVER_US
-    dating.probed(T + 3 * S, T + 3 * S + WAY_US, dating.end)
+    dating.sounded(T + 3 * S, T + 3 * S + WAY_US, dating.end)
     assert not dating.catching_up
     (mark,) = dating.read(received(10, T + 4 * S, T + 4 * S + 10))
     assert mark[1].earliest_us == T + 4 * S - WAY_US - SERVER_US
@@ -149,7 +149,7 @@ def test_where_segments_are_not_counted_small_ones_are_assumed() -> None:
 
 def test_an_account_that_may_not_ask_learns_from_silence() -> None:
     dating = Dating(0)
-    dating.probed(T, T + WAY_US, None)
+    dating.sounded(T, T + WAY_US, None)
     dating.read(received(10, T, T + S))
     (soon,) = dating.read(received(10, T + S + MS, T + S + 2 * MS))
     assert soon[1].earliest_us == UNKNOWN_US
@@ -158,8 +158,8 @@ def test_an_account_that_may_not_ask_learns_from_silence() -> None:
     assert not dating.catching_up
 
 
-def test_probes_that_nobody_reads_up_to_are_bounded() -> None:
+def test_soundings_that_nobody_reads_up_to_are_bounded() -> None:
     dating = calm()
-    for n in range(5 * module.PROBES_MAX):
-        dating.probed(T + n, T + n + 1, n + 1)
-    assert len(dating._probes) <= module.PROBES_MAX and dating._probes[-1].offset == 5 * module.PROBES_MAX
+    for n in range(5 * module.SOUNDINGS_MAX):
+        dating.sounded(T + n, T + n + 1, n + 1)
+    assert len(dating._soundings) <= module.SOUNDINGS_MAX and dating._soundings[-1].offset == 5 * module.SOUNDINGS_MAX

@@ -23,6 +23,13 @@ def test_the_simulated_pair_does_as_it_is_shown() -> None:
     exec(example, {})
 
 
+def test_a_plan_prints_as_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = [text for text in EXAMPLES if "print(plan)" in text]
+    exec(example[: example.index("plan = FaultPlan.parse")], {})
+    (shown,) = re.findall(r"print\(plan\) +# (.*)", example)
+    assert capsys.readouterr().out == f"{shown}\n"
+
+
 def test_the_tables_are_complete() -> None:
     for name in (*WORKLOADS, *(kind.name for kind in KINDS)):
         assert f"`{name}`" in TEXT, name
