@@ -24,9 +24,11 @@ class Detector:
     def __init__(self, rules: Rules, arbiter: Arbiter) -> None:
         self._rules, self._arbiter = rules, arbiter
         self.unsettled: list[str] = []  # conflicts about all keys at once, which cannot be settled key by key
+        self._met: dict[int, list[Unit]] = {}  # by `id` of what the operation has met: the units left in doubt
 
     def compare(self, site: str, mine: Pending, op: Operation, across: PendingWrites) -> None:
         """Arbitrate every unit whose value depends on the order of `op`, read at `site`, and pending ones across."""
+        self._met.clear()
         places = places_of(op)
         if any(is_wide(w) for w in op.footprint.writes):
             for held in list(across.all()):
@@ -37,7 +39,6 @@ class Detector:
             newest = (held for held in across.concurrent(mine) if not interchangeable(op, held[1]))
             for held in itertools.islice(newest, 1):
                 self._conflict(site, mine, op, held)
-        met: set[int] = set()
         for place in places:
             near = across.near(place)
             if near is None:
@@ -46,9 +47,7 @@ class Detector:
                 self._meet_groups(site, mine, op, near)
                 continue
             for held in near.all:
-                if id(held[1]) not in met:
-                    met.add(id(held[1]))
-                    self._meet(site, mine, op, held)
+                self._meet(site, mine, op, held)
         for held in across.wide.conflicts(mine, op):
             self._conflict(site, mine, op, held)
 
@@ -78,13 +77,23 @@ class Detector:
 
     def _meet(self, site: str, mine: Pending, op: Operation, held: Held) -> None:
         pending, theirs = held
+        if id(theirs) in self._met:
+            return  # over another key
         if op.row is not None and op.row.change == "counts" and theirs.row is op.row:
             return  # increments: the most common of hot keys
         if mine.concurrent(pending) and not interchangeable(op, theirs):
             self._conflict(site, mine, op, held)
+        else:
+            self._met[id(theirs)] = []
 
     def _conflict(self, site: str, mine: Pending, op: Operation, held: Held) -> list[Unit]:
         """Two concurrent operations that do not commute. The units that they leave in doubt."""
+        units = self._met.get(id(held[1]))
+        if units is None:
+            self._met[id(held[1])] = units = self._settle(site, mine, op, held)
+        return units
+
+    def _settle(self, site: str, mine: Pending, op: Operation, held: Held) -> list[Unit]:
         pending, theirs = held
         other = self._rules.other(site)
         low = {site: mine.start, other: pending.start}

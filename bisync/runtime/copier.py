@@ -91,14 +91,14 @@ class Copier:
     async def _old_snapshot(self) -> Position | None:
         spool = self.shelf.take()
         snapshot = spool.snapshot if spool is not None else None
-        if snapshot is None or self.source.error is not None or not self.pair.copying.stands:
+        if snapshot is None or self.source.error is not None:
             return None
         try:
             position = await self.source.resume(snapshot.position)
         except HistoryGap:
             return None  # what followed it is gone
         if not self.pair.copying.stands:
-            return None  # a client of the target was quicker
+            return None  # writes of the target's clients went to the source
         self.pair.snapshot_taken(position, snapshot.seen)
         return position
 

@@ -223,3 +223,14 @@ def test_a_key_that_few_operations_touch_is_not_arranged() -> None:
         subject.add((made, made.operations[0]))
     assert [held[0].start for held in subject.reading()] == list(range(1, FEW + 1))
     assert not subject._grouped
+
+
+def test_many_commands_with_many_keys_each_meet_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, writes, meeting, compared = 200, 25, Meeting(), Counted(monkeypatch)
+    compared.count(Arbiter, "conflict")
+    for site in ("east", "west"):
+        for n in range(writes):
+            words = " ".join(f"k{key} {site}{n}" for key in range(keys))
+            meeting.read(site, write(f"MSET {words}", at=10 * (n + 1)))
+    assert len(meeting.arbiter) == keys
+    assert compared.n <= keys * writes * writes, "of each pair, each key once"

@@ -29,7 +29,7 @@ HISTORIES_MAX = 1500
 RULES = Rules("job", "east", "west", heartbeat_ms=0)
 ONE_DATABASE = Course(attrs.evolve(RULES, batch_commands=1), 120, 0.03, databases=(1,))
 LONG = Course(attrs.evolve(RULES, batch_commands=3), 300, 0.02)
-EXPIRING = Course(RULES, 120, 0.01, writes="expiring")
+EXPIRING = Course(RULES, 300, 0.01, apart=True, writes="expiring")
 WIPING = Course(attrs.evolve(RULES, target_not_empty="overwrite", batch_commands=3), 120, 0.05, writes="wiping")
 EXACT = Course(RULES, 300, 0.03, lazy=True, exact=True)
 
@@ -154,7 +154,7 @@ def copies_are_counted_from_the_tag_alone(patch: pytest.MonkeyPatch) -> None:
 
 def floors_pass_conflicts_that_are_not_in_the_log(patch: pytest.MonkeyPatch) -> None:
     lives = Arbiter._lives
-    patch.setattr(Arbiter, "_lives", lambda self, owner: not isinstance(owner, Record) and lives(self, owner))
+    patch.setattr(Arbiter, "_lives", lambda self, owner, *at: not isinstance(owner, Record) and lives(self, owner, *at))
 
 
 def a_conflict_is_told_of_commuting_writes_too(patch: pytest.MonkeyPatch) -> None:
