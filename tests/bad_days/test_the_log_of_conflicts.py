@@ -112,7 +112,7 @@ class TestTheStoreIsMovedAway:
 
 class TestALogThatTakesNothing:
     def test_large_values_that_wait_for_it_hold_up_reading_before_memory_is_short(self, tmp_path: pathlib.Path) -> None:
-        tables = QUICK + f'[conflicts]\nvalue_bytes = {2 * VALUE_BYTES}\n'
+        tables = QUICK + f"[conflicts]\nvalue_bytes = {2 * VALUE_BYTES}\n"
         with running(tmp_path, tables=tables) as (day, engine):
             refuse_conflicts(day, True)
             for at in range(0, 2 * WAITING_BYTES_MAX // VALUE_BYTES, 5):  # reading stops between two pieces of a stream
