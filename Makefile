@@ -14,10 +14,11 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-core test-deep histories bench check format venv redis clean clean-all
+.PHONY: help demo test test-core test-deep test-versions histories bench check format venv redis servers clean \
+  clean-all
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.ready redis  ## show the main job working on two local servers
 	.venv/bin/bisync demo
@@ -33,6 +34,11 @@ histories: .venv/.ready  ## run 100,000 random histories of the simulated pair (
 
 test-deep: .venv/.ready redis  ## run all tests with many more random examples (an hour or more)
 	BISYNC_HYPOTHESIS_PROFILE=deep $(PY) -m pytest $(ARGS)
+
+test-versions: .venv/.ready redis  ## run the tests of every pair of server versions (half an hour; docs/versions.md)
+	-@deploy/get-servers
+	BISYNC_VERSIONS=all $(PY) -m pytest tests/versions --junitxml=.tmp/versions.xml $(ARGS); status=$$?; \
+	  $(PY) -m tests.versions.table .tmp/versions.xml; exit $$status
 
 bench: .venv/.ready redis  ## measure what conflict detection costs: half an hour (ARGS="--only core" for less)
 	$(PY) -m benchmarks.detection $(ARGS)
@@ -53,6 +59,9 @@ venv: .venv/.ready  ## make .venv with bisync and all that its tests need
 redis: .venv/.ready  ## find a redis-server, or put one into .servers
 	@deploy/get-redis > .tmp/redis-server.path
 	@echo "redis-server: $$(cat .tmp/redis-server.path)"
+
+servers: .venv/.ready redis  ## get servers of many versions into .servers, for test-versions (SERVERS="redis-2.8" to choose)
+	@deploy/get-servers $(SERVERS)
 
 clean:  ## remove caches and temporary files
 	rm -rf .tmp .pytest_cache .mypy_cache .hypothesis build dist

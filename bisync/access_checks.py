@@ -85,6 +85,8 @@ def comparison(side: Side) -> Finding:
         return Finding("ok", f"the account {side.account!r} may read what `bisync verify` compares")
     reason = f"the account {side.account!r} may not use {_listed(side.survey.unread)} here"
     remedy = _allow(side, side.survey.unread, set(READ), "+@read")
+    if "reconcile" in (side.job.full_copy.target_not_empty, side.job.full_copy.on_gap):
+        return Finding("failed", f"{reason}: the sites cannot be reconciled, as the job file wants it", remedy)
     return Finding("warning", f"{reason}: `bisync verify` could not compare all", remedy)
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import attrs
 
 from bisync.config import Job, Site
+from bisync.core.abilities import FALLBACKS
 from bisync.core.tag import Tag, tag_key
 from bisync.errors import BisyncError
 from bisync.runtime.control import REMEDIES, Refusal, acl_rule
@@ -141,7 +142,7 @@ def conflicts(side: Side) -> Finding:
     if not side.questions.settles:
         return Finding("ok", "a one-way job has no conflicts to settle")
     missing = side.survey.unsettling
-    needed = [c for c in missing if c not in FEATURES]
+    needed = [c for c in missing if c not in FEATURES and not (missing[c].unknown and c.encode() in FALLBACKS)]
     # servers before 7.0 have no function libraries, so there is nothing to settle either
     features = [c for c in missing if c in FEATURES and not (missing[c].unknown and release(side.survey) < (7, 0))]
     if not needed and not features:
@@ -315,8 +316,11 @@ def empty(source: Side, target: Side) -> Finding:
     db, key = found.occupied
     reason = f"the target is not empty: database {db} holds {readable(key)!r}, for one"
     if target.job.full_copy.target_not_empty == "refuse":
-        remedy = 'empty the target (FLUSHALL), or set target_not_empty = "overwrite" under [full_copy]'
+        other = ', or to "reconcile"' if target.job.topology == "bidirectional" else ""
+        remedy = f'empty the target (FLUSHALL), or set target_not_empty to "overwrite"{other} under [full_copy]'
         return Finding("failed", reason, remedy)
+    if target.job.full_copy.target_not_empty == "reconcile":
+        return Finding("ok", f"{reason}; both sites are reconciled: `bisync reconcile --dry-run` shows what that means")
     return Finding(
         "warning", f"{reason}, and the job says {target.job.full_copy.target_not_empty}", "be sure that it may"
     )

@@ -1,8 +1,9 @@
 """The job file: two sites, a topology and rules, as TOML. `docs/job-file.md` explains each option to its user.
 
 Each table of the file is an attrs class below (those of the sites are in `bisync.site_options`, that of `[conflicts]`
-is in `bisync.conflict_options`), read by `bisync.options`, which tells all mistakes at once. Checks that compare one
-table with another are made here, on the document itself, so that they too go on after a mistake.
+is in `bisync.conflict_options`, that of `[limits]` in `bisync.limits`), read by `bisync.options`, which tells all
+mistakes at once. Checks that compare one table with another are made here, on the document itself, so that they too go
+on after a mistake.
 """
 
 import re
@@ -18,11 +19,12 @@ from bisync.conflict_options import Conflicts, KeyPolicy, conflict_mistakes, rea
 from bisync.core.patterns import Scope
 from bisync.endpoint import Endpoint, Login, Secret
 from bisync.errors import JobFileError, SiteError
+from bisync.limits import Limits
 from bisync.options import Mistake, WrongPlace, flag, one_of, option, text, whole
 from bisync.site_options import SiteTable, endpoint_of, site_mistakes, urls
 
-__all__ = ["Commands", "Conflicts", "Endpoint", "Engine", "FullCopy", "Job", "KeyPolicy", "Objects", "Secret"]
-__all__ += ["Site", "SiteTable", "load_job"]
+__all__ = ["Commands", "Conflicts", "Endpoint", "Engine", "FullCopy", "Job", "KeyPolicy", "Limits", "Objects"]
+__all__ += ["Secret", "Site", "SiteTable", "load_job"]
 
 FILE_BYTES_MAX = 1 << 20  # a job file is a page; what is longer is another file, given by mistake
 DATABASE_MAX = (1 << 31) - 1  # Redis counts databases with an int
@@ -32,7 +34,7 @@ _SITES = "two tables, such as [sites.east] and [sites.west], each with a url"
 _LETTERS = "small letters, digits, - and _, beginning with a letter or a digit"
 _JOB_NAME = f'a name such as "orders": at most 64 {_LETTERS}'
 
-_TARGET_NOT_EMPTY = one_of("refuse", "overwrite")
+_ONE_WAY = "expected {other} in a one-way job, as nobody writes at its second site"
 
 
 def _read_job_name(value: Any) -> str:
@@ -51,12 +53,6 @@ def _read_sites(value: Any) -> "dict[str, SiteTable]":
     if not isinstance(value, dict):
         raise WrongPlace(f"expected {_SITES}, not {options.kind(value)}")
     return options.table_of(value, _read_site_name, lambda site: options.structure(site, SiteTable))
-
-
-def _read_target_not_empty(value: Any) -> str:
-    if value == "reconcile":
-        raise ValueError("this version does not support it yet; expected 'refuse' or 'overwrite'")
-    return str(_TARGET_NOT_EMPTY["reads"](value))
 
 
 def _read_database_key(value: str) -> int:
@@ -114,7 +110,9 @@ class FullCopy:
     """The table `[full_copy]`: how the forward channel begins."""
 
     # What to do where the target holds keys before the first copy.
-    target_not_empty: str = attrs.field(default="refuse", metadata=option(_read_target_not_empty))
+    target_not_empty: str = attrs.field(default="refuse", metadata=one_of("refuse", "overwrite", "reconcile"))
+    # What to do where a site has lost the part of its stream that must be read next.
+    on_gap: str = attrs.field(default="stop", metadata=one_of("stop", "full", "reconcile"))
     # A value that takes more bytes in the snapshot is copied in pieces.
     whole_bytes: int = attrs.field(default=4 << 20, metadata=whole(1, 512 << 20, "bytes"))
     # Most bytes of a snapshot on disk at a time.
@@ -174,7 +172,7 @@ class Engine:
     # Bytes in memory that are read and not applied, per site, at most.
     queue_bytes: int = attrs.field(default=16 << 20, metadata=whole(1 << 16, 1 << 34, "bytes"))
     # Bytes in memory that are applied and not yet seen back, per site, at most: what later writes are compared with.
-    pending_bytes: int = attrs.field(default=64 << 20, metadata=whole(1 << 16, 1 << 34, "bytes"))
+    pending_bytes: int = attrs.field(default=32 << 20, metadata=whole(1 << 16, 1 << 34, "bytes"))
     # How long an idle channel waits before it moves its checkpoint.
     checkpoint_every_ms: int = attrs.field(default=10_000, metadata=whole(100, 3_600_000, "ms"))
     # The pause between two tries to reach a site grows up to this.
@@ -198,6 +196,7 @@ class JobTable:
     conflicts: Conflicts = attrs.field(factory=Conflicts)
     commands: Commands = attrs.field(factory=Commands)
     engine: Engine = attrs.field(factory=Engine)
+    limits: Limits = attrs.field(factory=Limits)
 
 
 @attrs.frozen
@@ -215,6 +214,7 @@ class Job:
     conflicts: Conflicts = attrs.field(factory=Conflicts)
     commands: Commands = attrs.field(factory=Commands)
     engine: Engine = attrs.field(factory=Engine)
+    limits: Limits = attrs.field(factory=Limits)
 
     @property
     def sites(self) -> tuple[Site, Site]:
@@ -260,6 +260,7 @@ def load_job(path: str | Path, *, connects: bool = True) -> Job:
         conflicts=table.conflicts,
         commands=table.commands,
         engine=table.engine,
+        limits=table.limits,
     )
 
 
@@ -306,6 +307,11 @@ def _across(document: Mapping[str, Any]) -> Iterator[Mistake]:
             yield Mistake(("sites", name, "url"), f"expected another server than that of sites.{first}")
     known = [name for name in sites if _NAME.fullmatch(name)]
     yield from conflict_mistakes(document.get("conflicts"), tuple(sites), known)
+    copy = document.get("full_copy")
+    if document.get("topology") == "one-way" and isinstance(copy, dict):
+        for name, other in (("target_not_empty", "'refuse' or 'overwrite'"), ("on_gap", "'stop' or 'full'")):
+            if copy.get(name) == "reconcile":
+                yield Mistake(("full_copy", name), _ONE_WAY.format(other=other))
 
 
 def _wrong_store(document: Mapping[str, Any], path: Path) -> Iterator[Mistake]:

@@ -72,10 +72,15 @@ class SiteError(BisyncError):
 
 
 class HistoryGap(SiteError):
-    """A site no longer has the part of its replication stream that bisync must read next."""
+    """A site no longer has the part of its replication stream that bisync must read next.
 
-    def __init__(self, site: str, what: str, *, why: str = "", hint: str = "") -> None:
+    `new_history`: its server was restarted or replaced, so it may have lost writes as well; else only its backlog was
+    too small.
+    """
+
+    def __init__(self, site: str, what: str, *, why: str = "", hint: str = "", new_history: bool = True) -> None:
         super().__init__(site, what, why=why, hint=hint, heals=False)
+        self.new_history = new_history
 
 
 class Superseded(BisyncError):

@@ -54,6 +54,17 @@ class JobLike(Protocol):
 
 
 @attrs.frozen
+class LimitsReport:
+    """How fast a channel may send at present, and how fast it does."""
+
+    commands_per_s: int = 0  # its cap; 0: none
+    bytes_per_s: int = 0  # its cap; 0: none
+    sent_commands_per_s: float = 0.0  # lately, counted as the caps count
+    sent_bytes_per_s: float = 0.0
+    share: float = 1.0  # of its usual pace that the copy takes; less than 1: it yields to the target's clients
+
+
+@attrs.frozen
 class ChannelReport:
     """How one direction of a job is doing."""
 
@@ -67,6 +78,7 @@ class ChannelReport:
     keys_total: int | None = None  # keys that it has to copy; None: not known yet
     bytes_done: int = 0  # bytes of the snapshot that it has read and applied
     pending: int = 0  # client writes whose echo has not been seen yet
+    limits: LimitsReport = attrs.field(factory=LimitsReport)
 
 
 @attrs.frozen
@@ -316,7 +328,10 @@ def _channel(channel: ChannelReport, alive: bool) -> dict[str, Any]:
     if not alive:
         state = SUSPENDED if channel.state in RUNNING else channel.state
         channel = attrs.evolve(channel, state=state, lag_ms=None, lag_bytes=None, ops_per_s=0.0, bytes_per_s=0.0)
+        still = attrs.evolve(channel.limits, sent_commands_per_s=0.0, sent_bytes_per_s=0.0, share=1.0)
+        channel = attrs.evolve(channel, limits=still)
     return {
         **{f: getattr(channel, f) for f in _FIGURES},
         "full_copy": {f: getattr(channel, f) for f in ("keys_done", "keys_total", "bytes_done")},
+        "limits": attrs.asdict(channel.limits),
     }

@@ -5,7 +5,7 @@ rounds, so that a write under way is not taken for a difference. bisync's own ke
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
@@ -53,34 +53,35 @@ def verify(
     pause_s: float = 1.0,
     listed: int = LISTED,
     progress: Progress | None = None,
+    each: Callable[[Difference], None] = lambda difference: None,
 ) -> Verdict:
     """Compare the job's two sites. Waits, for minutes if there are millions of keys: call it in a worker thread.
 
     A difference counts if it is found in each of `rounds` looks, `pause_s` seconds or more apart; give more rounds
     where bisync lags behind by more than that. Expiries may be `tolerance_ms` apart, and a key that is missing at one
-    site is no difference where its time is up, or will be within the tolerance, at the other.
+    site is no difference where its time is up, or will be within the tolerance, at the other. `each` is called with
+    every difference that counts, also with those that the verdict does not list.
 
     Raises SiteError where a site cannot be read.
     """
     with Control(job.source, timeout_s=TIMEOUT_S) as source, Control(job.target, timeout_s=TIMEOUT_S) as target:
-        return _Comparison(source, target, job.objects, tolerance_ms, rounds, pause_s, listed, progress).run()
+        scan = Scan(source, target, job.objects, progress)
+        return _Comparison(scan, tolerance_ms, rounds, pause_s, listed, each).run()
 
 
 @attrs.define
-class _Comparison:
+class Scan:
+    """The keys of both sites that are in a scope, page by page."""
+
     source: Control
     target: Control
     scope: Scope
-    tolerance_ms: int
-    rounds: int
-    pause_s: float
-    listed: int
-    progress: Progress | None
-    tally: _Tally = attrs.field(factory=_Tally)
-    looked_at: int = 0
-    total: int = 0
+    progress: Progress | None = None
+    looked_at: int = 0  # keys, at both sites together
+    total: int = 0  # how many there are about
 
-    def run(self) -> Verdict:
+    def databases(self) -> Iterator[tuple[Place, Place]]:
+        """Each database that holds keys at one of the sites, at the source and at the target."""
         here, there = self.source.databases(), self.target.databases()
         back = self.scope.inverted()
         wanted = {db for db in here if self.scope.target_database(db) is not None}
@@ -88,30 +89,11 @@ class _Comparison:
         images = {db: t for db in sorted(wanted) if (t := self.scope.target_database(db)) is not None}
         self.total = sum(here.get(db, 0) + there.get(t, 0) for db, t in images.items())
         for db, image in images.items():
-            a, b = Place(self.source, db), Place(self.target, image)
-            if db in here:
-                self._scan_source(a, b)
-            if image in there:
-                self._scan_target(a, b)
-        self._settle()
-        tally = self.tally
-        return Verdict(tally.different == 0, tally.compared, tally.different, tuple(tally.listed))
+            yield Place(self.source, db), Place(self.target, image)
 
-    def _scan_source(self, a: Place, b: Place) -> None:
-        for keys in self._keys(a, self.scope):
-            self.tally.compared += len(keys)
-            self._suspect(compare(a, b, keys, tolerance_ms=self.tolerance_ms))
-
-    def _scan_target(self, a: Place, b: Place) -> None:
-        """Only what the source does not have: the rest has been compared."""
-        for keys in self._keys(b, self.scope.inverted()):
-            present = a.control.call_all([("EXISTS", key) for key in keys], db=a.database)
-            missing = [key for key, n in zip(keys, present) if not n]
-            self.tally.compared += len(missing)
-            self._suspect(compare(a, b, missing, tolerance_ms=self.tolerance_ms))
-
-    def _keys(self, place: Place, scope: Scope) -> Iterator[list[bytes]]:
-        """The keys of a database that are in scope, without repeats within a page."""
+    def keys(self, place: Place) -> Iterator[list[bytes]]:
+        """The keys of a database that are in scope, without repeats within a page of at most `BATCH`."""
+        scope = self.scope if place.control is self.source else self.scope.inverted()
         cursor: bytes | int = 0
         while cursor != b"0":
             cursor, page = place.control.call("SCAN", cursor, "COUNT", BATCH, db=place.database)
@@ -122,6 +104,37 @@ class _Comparison:
             if self.progress is not None:
                 self.total = max(self.total, self.looked_at)
                 self.progress(self.looked_at, self.total)
+
+
+def missing_of(keys: Sequence[bytes], place: Place) -> list[bytes]:
+    """Those of the keys that are not there."""
+    present = place.control.call_all([("EXISTS", key) for key in keys], db=place.database)
+    return [key for key, n in zip(keys, present, strict=True) if not n]
+
+
+@attrs.define
+class _Comparison:
+    scan: Scan
+    tolerance_ms: int
+    rounds: int
+    pause_s: float
+    listed: int
+    each: Callable[[Difference], None]
+    tally: _Tally = attrs.field(factory=_Tally)
+
+    def run(self) -> Verdict:
+        for a, b in self.scan.databases():
+            for keys in self.scan.keys(a):
+                self._compare(a, b, keys)
+            for keys in self.scan.keys(b):  # what the source has too has been compared
+                self._compare(a, b, missing_of(keys, a))
+        self._settle()
+        tally = self.tally
+        return Verdict(tally.different == 0, tally.compared, tally.different, tuple(tally.listed))
+
+    def _compare(self, a: Place, b: Place, keys: Sequence[bytes]) -> None:
+        self.tally.compared += len(keys)
+        self._suspect(compare(a, b, keys, tolerance_ms=self.tolerance_ms))
 
     def _suspect(self, differences: list[Difference]) -> None:
         if differences:
@@ -148,14 +161,16 @@ class _Comparison:
             found = self._look_again(candidates)
             candidates = [(d.database, d.key) for d in found]
         self.tally.different += len(found)
+        for difference in found:
+            self.each(difference)
         self.tally.listed += found[: self.listed - len(self.tally.listed)]
 
     def _look_again(self, candidates: list[tuple[int, bytes]]) -> list[Difference]:
         found: list[Difference] = []
-        for db, image in {db: self.scope.target_database(db) for db, _ in candidates}.items():
+        for db, image in {db: self.scan.scope.target_database(db) for db, _ in candidates}.items():
             assert image is not None
             keys = [key for at, key in candidates if at == db]
-            a, b = Place(self.source, db), Place(self.target, image)
+            a, b = Place(self.scan.source, db), Place(self.scan.target, image)
             for at in range(0, len(keys), BATCH):
                 found += compare(a, b, keys[at : at + BATCH], tolerance_ms=self.tolerance_ms)
         return found

@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bisync import config
-from bisync.config import Commands, Conflicts, Engine, FullCopy, Job, JobTable, KeyPolicy, Objects, SiteTable, load_job
+from bisync.config import (
+    Commands,
+    Conflicts,
+    Engine,
+    FullCopy,
+    Job,
+    JobTable,
+    KeyPolicy,
+    Limits,
+    Objects,
+    SiteTable,
+    load_job,
+)
 from bisync.core.patterns import Scope
 from bisync.errors import JobFileError
 
@@ -19,7 +31,7 @@ MANUAL = ROOT / "docs" / "job-file.md"
 TABLES = {
     **{JobTable: "## The job", SiteTable: "## `[sites.<name>]`", FullCopy: "## `[full_copy]`"},
     **{Objects: "## `[objects]`", Conflicts: "## `[conflicts]`", KeyPolicy: "### `[[conflicts.rules]]`"},
-    **{Commands: "## `[commands]`", Engine: "## `[engine]`"},
+    **{Commands: "## `[commands]`", Limits: "## `[limits]`", Engine: "## `[engine]`"},
 }
 """Each with its heading in the manual."""
 OPTIONS = [(cls, a) for cls in TABLES for a in attrs.fields(cls)]
@@ -55,6 +67,7 @@ def test_least_job_file_gets_every_default(tmp_path: pathlib.Path) -> None:
     assert job.journal_folder == tmp_path / "orders.journal"
     assert job.objects == Scope() and job.objects.everything
     assert (job.full_copy, job.conflicts, job.commands, job.engine) == (FullCopy(), Conflicts(), Commands(), Engine())
+    assert job.limits == Limits()
     assert "hush" not in repr(job)
     with pytest.raises(KeyError):
         job.site("north")
@@ -174,15 +187,25 @@ WRONG = [
     (f"name = []\ntopology = 2024-01-01\n{SITES}", ["name = an array: expected", "topology = 2024-01-01: expected"]),
     (f"engin = 1\n{HEAD}{SITES}", ["engin: unknown; known here: name, topology, sites, store, full_copy"]),
     (f"engine = 1\n{HEAD}{SITES}", ["engine: expected a table with heartbeat_ms, batch_commands"]),
+    (
+        f'name = "o"\ntopology = "one-way"\n{SITES}[full_copy]\ntarget_not_empty = "reconcile"\non_gap = "reconcile"',
+        [
+            "full_copy.target_not_empty = 'reconcile': expected 'refuse' or",
+            "full_copy.on_gap = 'reconcile': expected 'stop",
+        ],
+    ),
 ]
 WRONG_TABLES = [
     (
-        '[full_copy]\ntarget_not_empty = "reconcile"',
-        ["full_copy.target_not_empty = 'reconcile': this version does not"],
+        '[full_copy]\ntarget_not_empty = "merge"\non_gap = "overwrite"',
+        [
+            "full_copy.target_not_empty = 'merge': expected",
+            "full_copy.on_gap = 'overwrite': expected 'stop', 'full' or",
+        ],
     ),
     (
         '[full_copy]\ntarget_not_empty = "overwrit"',
-        ["full_copy.target_not_empty = 'overwrit': expected 'refuse' or 'over"],
+        ["full_copy.target_not_empty = 'overwrit': expected 'refuse', 'overwr"],
     ),
     (
         "[objects]\ndatabases = { a = 0, 01 = 1 }",
@@ -371,6 +394,7 @@ def test_example_loads_and_shows_the_defaults(tmp_path: pathlib.Path) -> None:
     assert job.objects == Scope()
     assert job.store == tmp_path / "orders.db" == load(tmp_path, HEAD + SITES).store
     assert (job.full_copy, job.conflicts, job.commands, job.engine) == (FullCopy(), Conflicts(), Commands(), Engine())
+    assert job.limits == Limits()
 
 
 def test_example_loads_with_its_commented_options_too(tmp_path: pathlib.Path) -> None:
@@ -414,7 +438,9 @@ def test_manual_has_no_option_that_does_not_exist() -> None:
     assert sum(len(re.findall(rows, manual_of(cls))) for cls in TABLES) == len(re.findall(rows, MANUAL.read_text()))
 
 
-@pytest.mark.parametrize(("cls", "table", "count"), [(Engine, "engine", 9), (Conflicts, "conflicts", 5)])
+@pytest.mark.parametrize(
+    ("cls", "table", "count"), [(Engine, "engine", 9), (Conflicts, "conflicts", 5), (Limits, "limits", 4)]
+)
 def test_manual_says_the_bounds_that_are_checked(tmp_path: pathlib.Path, cls: type, table: str, count: int) -> None:
     rows = re.findall(r"(?m)^\| `(\w+)` \|.*\| (\d+), (\d+)(, or 0)? \|$", manual_of(cls))
     assert len(rows) == count

@@ -212,7 +212,9 @@ def test_a_server_without_scripts_cannot_merge_streams(pair: Pair, tmp_path: pat
     ("version", "missing", "result"),
     [
         ("6.2.14", {"FUNCTION DUMP", "FUNCTION RESTORE"}, "ok"),
-        ("6.2.14", {"PEXPIRETIME", "FUNCTION DUMP"}, "failed"),
+        ("6.2.14", {"PEXPIRETIME", "FUNCTION DUMP"}, "ok"),
+        ("3.2.6", {"PEXPIRETIME", "UNLINK", "FUNCTION DUMP"}, "ok"),
+        ("6.2.14", {"PERSIST", "FUNCTION DUMP"}, "failed"),
         ("7.0.15", {"FUNCTION DUMP"}, "warning"),
     ],
 )
@@ -253,7 +255,7 @@ def test_a_target_that_refuses_writes(pair: Pair) -> None:
     assert found.result == "failed" and "NOREPLICAS" in found.reason
 
 
-@pytest.mark.parametrize(("setting", "result"), [("refuse", "failed"), ("overwrite", "warning")])
+@pytest.mark.parametrize(("setting", "result"), [("refuse", "failed"), ("overwrite", "warning"), ("reconcile", "ok")])
 def test_a_target_with_keys_is_not_empty(pair: Pair, setting: str, result: str) -> None:
     pair.west.client(4).set("k\xff", 1)
     found = pair.checks(more=f'[full_copy]\ntarget_not_empty = "{setting}"')["target empty", None]

@@ -21,6 +21,7 @@ from bisync.status import (
     REPORT_AGE_MS_MAX,
     ChannelReport,
     Drained,
+    LimitsReport,
     OpenUnit,
     Report,
     missing_for_drain,
@@ -81,8 +82,8 @@ class TestDocument:
         with Store.open(job.store) as store:
             store.add_event("orders", NOW, "info", "engine", "engine 3 has taken the job")
         document = read_status(job, NOW)
-        rates = {"lag_bytes": 120, "ops_per_s": 1500.5, "bytes_per_s": 90_000.0, "applied_ops": 7_000}
-        rates["pending"] = 2
+        moving = {"lag_bytes": 120, "ops_per_s": 1500.5, "bytes_per_s": 90_000.0, "applied_ops": 7_000}
+        rates: dict[str, object] = {**moving, "pending": 2, "limits": attrs.asdict(LimitsReport())}
         assert document == {
             "job": "orders",
             "state": "synchronizing",
@@ -163,7 +164,8 @@ class TestEngineGone:
         self, job: Job, dead_pid: int, state: str, how: str
     ) -> None:
         at = NOW - 200 if how == "dead" else NOW - REPORT_AGE_MS_MAX - 1
-        channels = {"forward": ChannelReport(state, 3, 120, 9.0, 9.0, 7_000, 10, 20, 30)}
+        limits = LimitsReport(100, 0, 99.0, 9_000.0, 0.5)
+        channels = {"forward": ChannelReport(state, 3, 120, 9.0, 9.0, 7_000, 10, 20, 30, 0, limits)}
         pid = dead_pid if how == "dead" else os.getpid()
         save(job, report(state=state, reason="as it was", pid=pid, channels=channels), at)
         document = read_status(job, NOW)
@@ -176,7 +178,7 @@ class TestEngineGone:
         assert document["channels"]["forward"] == {
             "state": "suspended" if state in RUNNING else state,
             **{"lag_ms": None, "lag_bytes": None, "ops_per_s": 0.0, "bytes_per_s": 0.0, "applied_ops": 7_000},
-            "pending": 0,
+            **{"pending": 0, "limits": attrs.asdict(LimitsReport(100))},
             "full_copy": {"keys_done": 10, "keys_total": 20, "bytes_done": 30},
         }
         assert read_report(job, NOW) is None
@@ -341,6 +343,7 @@ class TestReport:
                     lag_ms=st.none() | st.floats(0, 1e9),
                     ops_per_s=st.floats(0, 1e9),
                     bytes_per_s=st.floats(0, 1e9),
+                    limits=st.builds(LimitsReport, st.integers(0, 9), share=st.floats(0, 1)),
                 ),
             ),
             conflicts_by_kind=st.dictionaries(st.sampled_from(sorted(KINDS)), st.integers(0, 9)),

@@ -28,7 +28,7 @@ import click
 from bisync import __version__
 from bisync.errors import BisyncError, said
 
-COMMANDS = ("demo", "run", "status", "wait", "conflicts", "precheck", "verify", "reset")
+COMMANDS = ("demo", "run", "status", "wait", "conflicts", "limits", "precheck", "verify", "reconcile", "reset")
 """Every command, in the order of `--help`. The module bisync.cli.<name> holds the click command as `command`."""
 
 EXIT_BROKEN_PIPE, EXIT_BUG, EXIT_INTERRUPT = 1, 70, 130

@@ -348,7 +348,8 @@ def _show_one(job: "Job", store: "Store", id: int, as_json: bool) -> None:
     console.print(Text(f"\nwrites, oldest first ({which}):"))
     for write in record.writes:
         earliest, latest = write_time(write.earliest_us), write_time(write.latest_us)
-        made = f"made between {earliest} and {latest}" if earliest and latest else "a key of the full copy"
+        old = "held when the sites were compared" if write.command.startswith(b"HELD ") else "a key of the full copy"
+        made = f"made between {earliest} and {latest}" if earliest and latest else old
         place = f"at {write.offset} of its stream, " if write.offset else ""
         console.print(Text(f"  {write.site}: {readable(write.command)}"), soft_wrap=True)
         console.print(Text(f"    {place}{made}", "dim"), soft_wrap=True)

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from bisync.runtime.control import Control
     from bisync.runtime.store import Store
 
-JOURNAL_FILES = ("*.journal", "*.times*", "snapshot-*.rdb")  # what an engine keeps in the job's journal folder
+JOURNAL_FILES = (
+    "*.journal",
+    "*.times*",
+    "snapshot-*.rdb",
+    "snapshot.json*",
+)  # what an engine keeps in the job's journal folder
 
 
 @click.command(name="reset")

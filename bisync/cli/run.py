@@ -187,28 +187,32 @@ class CopyBar:
 
     def __call__(self, life: "Life") -> None:
         """Show how far the copy is; without a copy under way, nothing."""
-        pair = life.pair
-        copier = life.copier
-        if pair is None or copier is None or copier.keys is None or pair.copying.finished:
+        pair, copier, reconciler = life.pair, life.copier, life.reconciler
+        if pair is not None and reconciler is not None and not pair.copying.done:
+            self._show("reconciling", reconciler.done, reconciler.total, "")
+        elif pair is not None and copier is not None and copier.keys is not None and not pair.copying.finished:
+            size = f"{copier.keys.bytes_done / 1e6:,.1f} MB"
+            self._show("full copy", pair.copying.keys, copier.keys_total, size)
+        else:
             self._close()
-            return
+
+    def _show(self, what: str, done: int, total: int | None, size: str) -> None:
         if self._bar is None:
-            self._open()
-        done, size = pair.copying.keys, copier.keys.bytes_done
-        total = max(done, copier.keys_total) if copier.keys_total is not None else None
+            self._open(what)
         speed = self._bar.tasks[0].speed
         rate = f"{speed:,.0f} keys/s" if speed else ""
-        self._bar.update(self._task, completed=done, total=total, size=f"{size / 1e6:,.1f} MB", rate=rate, refresh=True)
+        total = max(done, total) if total is not None else None
+        self._bar.update(self._task, completed=done, total=total, size=size, rate=rate, refresh=True)
 
-    def _open(self) -> None:
+    def _open(self, what: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         words = (TextColumn("keys"), TextColumn("{task.fields[size]}"), TextColumn("{task.fields[rate]}"))
-        columns = (TextColumn("full copy"), BarColumn(), MofNCompleteColumn(), *words, TimeRemainingColumn())
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), *words, TimeRemainingColumn())
         # Drawn when the engine calls, and not by a thread of its own.
         self._bar = Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True)
-        self._task = self._bar.add_task("full copy", total=None, size="", rate="")
+        self._task = self._bar.add_task(what, total=None, size="", rate="")
         self._bar.start()
 
     def _close(self) -> None:

@@ -51,6 +51,9 @@ def _print(document: Mapping[str, Any]) -> None:
         words = (name, channel["state"], *_figures(channel))
         table.add_row(*(Text(w, _style(w) if n == 1 else "") for n, w in enumerate(words)))
     console.print(table)
+    for name, channel in document["channels"].items():
+        for text in _limits(channel["limits"]):
+            console.print(Text(f"{name}: {text}", "yellow"))
     for line, style in _conflicts(document["conflicts"]):
         console.print(Text(line, style))
     for event in document["events"]:
@@ -77,6 +80,15 @@ def _conflicts(conflicts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if conflicts["unrecorded"] and conflicts["store_failing"]:
         yield f"not recorded: {conflicts['unrecorded']:,}; {conflicts['store_failing']}", "yellow"
         yield "  next: make room for the store; until then the journals grow, and reading stops when they are full", ""
+
+
+def _limits(limits: Mapping[str, Any]) -> Iterator[str]:
+    """What holds a channel back, in words."""
+    caps = [(limits["commands_per_s"], "commands/s"), (limits["bytes_per_s"], "bytes/s")]
+    if shown := " and ".join(f"{n:,} {unit}" for n, unit in caps if n):
+        yield f"capped at {shown} (bisync limits)"
+    if limits["share"] < 1:
+        yield f"the copy yields to the target's clients: {limits['share']:.0%} of its usual pace"
 
 
 def _style(state: str) -> str:

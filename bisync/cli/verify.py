@@ -36,7 +36,7 @@ def command(ctx: click.Context, job: pathlib.Path, as_json: bool, tolerance_ms: 
     from bisync.verify import verify
 
     loaded = load_job(job)
-    with _progress() as progress:
+    with progress_bar() as progress:
         verdict = verify(loaded, tolerance_ms=tolerance_ms, progress=progress)
     if as_json:
         click.echo(json.dumps(as_document(verdict), indent=2))
@@ -61,7 +61,7 @@ def as_document(verdict: "Verdict") -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _progress() -> "Iterator[Progress | None]":
+def progress_bar() -> "Iterator[Progress | None]":
     """A progress bar on standard error, where that is a terminal."""
     from rich.console import Console
 

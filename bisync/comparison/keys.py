@@ -42,6 +42,7 @@ class Difference:
     kind: Kind
     source: str  # what the source holds, for people
     target: str  # what the target holds
+    size: int = 0  # bytes of memory that the larger value takes, by the servers' estimates; 0: they did not say
 
 
 @attrs.frozen
@@ -81,14 +82,18 @@ def compare(source: Place, target: Place, keys: Sequence[bytes], *, tolerance_ms
                 same_type.append((key, a, b))
         elif not _about_to_go(a, b, tolerance_ms):
             kind: Kind = "only-target" if a.missing else "only-source" if b.missing else "type"
-            found.append(Difference(source.database, key, kind, a.describe(), b.describe()))
+            found.append(Difference(source.database, key, kind, a.describe(), b.describe(), _size(a, b)))
     unequal = _values(source, target, same_type)
     for key, a, b in same_type:
         if key in unequal:
-            found.append(Difference(source.database, key, "value", *unequal[key]))
+            found.append(Difference(source.database, key, "value", *unequal[key], _size(a, b)))
         elif not _same_expiry(a.expires_ms, b.expires_ms, tolerance_ms):
-            found.append(Difference(source.database, key, "expiry", a.describe(), b.describe()))
+            found.append(Difference(source.database, key, "expiry", a.describe(), b.describe(), _size(a, b)))
     return found
+
+
+def _size(a: _Head, b: _Head) -> int:
+    return max(a.size or 0, b.size or 0)
 
 
 def _about_to_go(a: _Head, b: _Head, tolerance_ms: int) -> bool:

@@ -13,7 +13,7 @@ FALLBACKS = frozenset((b"MEMORY", b"PEXPIRETIME", b"UNLINK", b"HPEXPIRETIME", b"
 
 _REFUSED = re.compile(r"(?:unknown command|permissions to run the) [`'\"]([A-Za-z]+)")
 _NO_RESTORE = ("DUMP payload version", "Bad data format")
-_NO_OPTION = "ERR syntax error"
+_NO_OPTION = ("ERR syntax error", "ERR wrong number of arguments for 'restore'")  # the second from 2.8
 _NO_FULL = "for 'STREAM'. Try XINFO HELP"
 
 

@@ -75,6 +75,7 @@ class Conflict:
 RULES = (
     *("newest write", "update over delete", "longest time to live", "preferred site", "order of the sites"),
     "the other one failed",  # of two writes of different types, say, only this one could be applied at both sites
+    "unbroken history",  # the other site has begun a new replication history, and may have lost writes
 )
 """Why a write can win."""
 

@@ -11,7 +11,7 @@ Nothing here sends: the rounds to begin are handed to the pair, which owns the q
 
 import collections
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from bisync.core.actions import Conflict, Replaced
 from bisync.core.commands import EVERY_KEY, TTL, Write, same_place
@@ -34,6 +34,9 @@ class Arbiter:
     def __init__(self, rules: Rules, positions: Mapping[str, int]) -> None:
         """`positions` says, now and later, how far each site's stream has been read (offsets in bytes)."""
         self._rules, self._positions = rules, positions
+        # While the sites are being reconciled, whose value of a key stands of what was there before: writes that only
+        # add to it must not bring the other's. Empty: the sites were equal.
+        self.base: Callable[[bytes], str] = lambda key: ""
         self._open: dict[Unit, Arbitration] = {}
         self._by_place: dict[Place, dict[Unit, Arbitration]] = {}
         self._types: collections.Counter[tuple[Place, str]] = collections.Counter()  # of the elements among them
@@ -83,6 +86,8 @@ class Arbiter:
 
         `wiped`: the sites where one of them replaces what the other one has made there.
         """
+        if not authority and not wiped and not overwrites(verdict.winner, unit):
+            authority = self.base(unit.key)
         self.arbitrate(unit, verdict.winner, low, authority, verdict, wiped)
         held = self.covering(unit)
         assert held is not None
@@ -90,10 +95,41 @@ class Arbiter:
             number, policy = next(self._records), self._rules.policy_for(unit.key)
             held.record = Record(number, *unit.place, held.unit.element, policy, verdict, dict(held.low))
             self._tell(held.record, "open")
+        elif held.record.quiet:
+            held.record.quiet = False
+            self._tell(held.record, "open")
         if not verdict.certain:
             held.record.certain = False
         for contender in met:
             held.record.met(contender)
+
+    def reconcile(
+        self,
+        unit: Unit,
+        authority: str,
+        low: Mapping[str, int],
+        verdict: Verdict | None,
+        sides: Iterable[Contender],
+    ) -> None:
+        """The sites may hold different values of a key, and no writes say why: settle it with this authority.
+
+        `verdict`: why it is right; the log is told, with what the sites held (`sides`), if a value is replaced. None:
+        nothing can be lost by it, so it is not told.
+        """
+        self.arbitrate(unit, None, low, authority, absorbs=False)
+        held = self.covering(unit)
+        assert held is not None
+        if verdict is not None and held.record is None:
+            number, policy = next(self._records), self._rules.policy_for(unit.key)
+            held.record = Record(number, *unit.place, None, policy, verdict, dict(held.low), verdict.certain)
+            held.record.quiet = True
+            for contender in sides:
+                held.record.met(contender)
+
+    @property
+    def busy(self) -> int:
+        """How many rounds are under way or due."""
+        return len(self._rounds) + len(self._waiting)
 
     def failed(self, site: str, clock: Clock, place: Place) -> None:
         """A write of this site, which may have met another one over the key, failed at the other site.
@@ -178,10 +214,12 @@ class Arbiter:
         authority: str = "",
         verdict: Verdict | None = None,
         wiped: Collection[str] = (),
+        absorbs: bool = True,
     ) -> None:
         """Settle a unit: with the winner of a conflict, or for another reason with an authority.
 
-        The winner's write lands last at the *other* site: that site holds the right value.
+        The winner's write lands last at the *other* site: that site holds the right value. Without `absorbs` a whole
+        key waits until its elements are settled each for itself.
         """
         if winner is not None and not authority:
             authority = self._rules.other(winner.site)
@@ -191,7 +229,7 @@ class Arbiter:
         near: list[Arbitration] = []
         if unit.whole in self._open:
             unit = unit.whole
-        elif unit.element is None and unit.place in self._by_place:
+        elif absorbs and unit.element is None and unit.place in self._by_place:
             near = list(self._by_place[unit.place].values())
             overtook = overtook or any(a.overtook for a in near)
             over_delete = verdict is not None and verdict.rule == "update over delete"
@@ -347,7 +385,8 @@ class Arbiter:
         self._remove(arbitration)
         if arbitration.record is not None:
             arbitration.record.conclude(self._rules.other)
-            self._tell(arbitration.record, "settled", arbitration.replaced, arbitration.kept)
+            if not arbitration.record.quiet or (arbitration.replaced and arbitration.replaced.kind != "absent"):
+                self._tell(arbitration.record, "settled", arbitration.replaced, arbitration.kept)
         for record, replaced, kept in arbitration.absorbed:
             self._tell(record, "settled", replaced, kept)
         return arbitration

@@ -1,6 +1,7 @@
 """One direction of a job: what was read at its origin, and the link that applies it at its target."""
 
 import collections
+from collections.abc import Mapping
 
 import attrs
 
@@ -9,7 +10,9 @@ from bisync.core.moment import Moments
 from bisync.core.operation import Understanding
 from bisync.core.pending import PendingWrites
 from bisync.core.position import START, Clock
+from bisync.core.rules import Rules
 from bisync.core.stream import Entry, StreamReader
+from bisync.core.tag import Tag, tag_key
 
 
 @attrs.define
@@ -50,3 +53,19 @@ class Channel:
     refused: str = ""  # why the target refuses at present
     refusals: int = 0  # in a row
     counters: Counters = attrs.field(factory=Counters)
+
+
+def open_channel(rules: Rules, x: str, tags: Mapping[str, Tag], written: Mapping[str, bytes]) -> Channel:
+    """The channel that reads `x`, where its newest tag left it. `written`: the tags by which this life took the job."""
+    name = rules.channel(x)
+    link = Link(
+        tag_key(rules.job, name),
+        batch_commands=rules.batch_commands,
+        batch_bytes=rules.batch_bytes,
+        databases=rules.database_counts.get(rules.other(x)),
+        site=rules.other(x),
+    )
+    applied = tags[name].applied if name in tags else START
+    channel = Channel(name, x, rules.other(x), link, Understanding(rules, x), applied, applied, applied)
+    channel.tag = written.get(name)
+    return channel

@@ -4,12 +4,14 @@ A copied key is a write at the snapshot's position, older than every write that 
 by a transaction of its own, a crash begins it again with a new snapshot and a higher copy number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
 from bisync.core.link import Part
 from bisync.core.position import Clock, copied_clock
+from bisync.core.rules import FORWARD, Rules
+from bisync.core.tag import Tag
 
 
 @attrs.frozen(slots=True)
@@ -24,6 +26,21 @@ class CopiedKey:
     refused: str = ""  # why it cannot be put there: then `parts` are none
     building: int = 0  # the number of the pieces that came before it; 0: it came whole
     length: int | None = None  # of one that came in pieces: what `parts` must reply first
+
+
+@attrs.define(slots=True)
+class CopiedKeys:
+    """Whole keys of the snapshot, many at once: one command each."""
+
+    parts: list[Part] = attrs.field(factory=list)
+    places: list[tuple[int, bytes, bool]] = attrs.field(factory=list)  # database at the source, key, has it an expiry?
+    size: int = 0  # bytes of the commands
+
+    def add(self, database: int, key: bytes, mortal: bool, part: Part) -> None:
+        """One more."""
+        self.parts.append(part)
+        self.places.append((database, key, mortal))
+        self.size += len(part[1])
 
 
 @attrs.frozen(slots=True)
@@ -45,6 +62,37 @@ class Copying:
     finishing: bool = False  # is the finishing transaction queued?
     again: bool = False  # did an earlier copy break off?
     stands: bool = True  # may a life go on with the newest snapshot? Not once writes of the target went to the source
+    compares: bool = False  # is no snapshot taken, because the sites are reconciled instead?
+    reconciling: str = ""  # the site whose values stand while they are; empty: they are not, or not any more
+    begun: int = 0  # the epoch in which the job began anew after a gap; 0: it never did
+
+    @classmethod
+    def resumed(cls, rules: Rules, tags: Mapping[str, Tag]) -> "Copying":
+        """How far the copy was, by the newest tags of the channels.
+
+        While the sites are being reconciled both tags say so; that they are done is told by the forward channel's.
+        """
+        forward = tags.get(FORWARD)
+        finished = max((tag.copied for tag in tags.values()), default=0)
+        begun = max((tag.begun for tag in tags.values()), default=0)
+        copies = max(finished, forward.applied[0] if forward else 0)
+        compares = rules.bidirectional and (rules.target_not_empty == "reconcile" or begun > 0)
+        broken_off = not finished and (copies > 0 or begun > 0 or (forward is None and bool(tags)))
+        told = [forward.reconciling] if forward else [tag.reconciling for tag in tags.values()]
+        reconciling = next(filter(None, told), rules.source if compares and not finished else "")
+        return cls(
+            copies,
+            bool(finished),
+            again=broken_off and not compares,
+            compares=compares,
+            reconciling=reconciling if rules.bidirectional else "",
+            begun=begun,
+        )
+
+    @property
+    def done(self) -> bool:
+        """Is it finished, and are the sites reconciled where they have to be?"""
+        return self.finished and not self.reconciling
 
     def begin(self, epoch: int) -> None:
         """A new snapshot was taken, in this epoch.
@@ -60,9 +108,9 @@ class Copying:
         """The clock of the newest copied key."""
         return copied_clock(self.copy, self.keys)
 
-    def next_clock(self) -> Clock:
-        """The clock of the next key."""
-        self.keys += 1
+    def next_clock(self, keys: int = 1) -> Clock:
+        """The clock of the next key, or of the next few, which are put as one."""
+        self.keys += keys
         return self.clock
 
     @property

@@ -10,7 +10,7 @@ from bisync.core.actions import Action, Checkpoint, Notice, Send
 from bisync.core.channel import Channel
 from bisync.core.copying import Copying
 from bisync.core.floor import Floors
-from bisync.core.link import Item, Transaction
+from bisync.core.link import Item, Transaction, summary
 from bisync.core.position import Clock, stream_clock
 from bisync.core.reply import Refusal, read_refusal
 from bisync.core.resp import pack
@@ -115,6 +115,8 @@ class Delivery:
             self.floors.now(),
             self.copying.copy if self.copying.finished or any(i.kind == "finish" for i in items) else 0,
             tuple(i.number for i in items if i.number),
+            begun=self.copying.begun,
+            reconciling="" if any(i.kind == "reconciled" for i in items) else self.copying.reconciling,
         )
         channel.worth_telling, channel.told_ms = False, now_ms
         sent = channel.link.send(items, clock, tag, lambda: self.rounds.notes_again(channel.target))
@@ -191,6 +193,8 @@ class Delivery:
         channel.refused, channel.refusals = "", 0
         channel.applied = channel.told = flight.clock
         channel.tag = flight.tag.encode()
+        if ReplyError in set(map(type, results)):
+            self._failures(channel, flight, results)
         for n, item in enumerate(flight.items):
             channel.counters.operations += item.operations
             channel.counters.bytes += item.size if item.operations else 0
@@ -208,9 +212,11 @@ class Delivery:
                 self.rounds.note_landed(item.mark, flight.answers(n, results))
             elif item.kind == "finish":
                 self.copying.finished = True
-                self.actions.append(Notice("info", "copied", f"the full copy of {channel.origin} is finished"))
-        if ReplyError in set(map(type, results)):
-            self._failures(channel, flight, results)
+                if not self.copying.compares:
+                    self.actions.append(Notice("info", "copied", f"the full copy of {channel.origin} is finished"))
+            elif item.kind == "reconciled":
+                self.copying.reconciling = ""
+                self.actions.append(Notice("info", "reconciled", "every key was compared: the sites are reconciled"))
         self.floors.commit(flight.tag.floors)
         self.actions.append(Checkpoint(channel.name, channel.tag))
 
@@ -231,11 +237,14 @@ class Delivery:
         """Single commands that failed inside a transaction that was executed."""
         for n, item in enumerate(flight.items):
             error = next((r for r in flight.replies_of(n, results) if isinstance(r, Exception)), None)
-            if error is None:
-                continue
+            if error is None or (item.building and item.building == self.spoilt):
+                continue  # of a key in pieces the first one that fails says why
             if item.kind in ("copied", "piece"):
-                self._refuse(f"{channel.target} cannot take a key of the copy: {error}: {item.summary()}", _NOT_TAKEN)
-                self.spoilt = item.building if item.kind == "piece" else self.spoilt
+                for part, reply in zip(item.parts, flight.answers(n, results)):
+                    if isinstance(reply, Exception):
+                        text = f"{channel.target} cannot take a key of the copy: {reply}: {summary([part])}"
+                        self._refuse(text, _NOT_TAKEN)
+                self._spoil(item.building, flight.items)
             elif item.kind == "write":
                 text = f"{channel.target}: {error}; the key was changed there by something else"
                 if item.clock is not None and self.rules.bidirectional:
@@ -249,6 +258,11 @@ class Delivery:
         """A key of the snapshot cannot be made at the target. Raises BisyncError where the job must stop."""
         what = f"{channel.target} cannot take the key {repr(key[:60])[1:]} of the copy: {reason}"
         self._refuse(what, "use a target of the source's version or newer")
+
+    def _spoil(self, building: int, items: Sequence[Item]) -> None:
+        """One of a key's pieces, among these items, was refused. Only of the newest such key more is still to come."""
+        self.spoilt = building or self.spoilt
+        self._leave_out_spoilt(items)
 
     def _leave_out_spoilt(self, items: Sequence[Item]) -> None:
         """Of a key in pieces of which one was refused nothing more is made, and it does not take its place."""
@@ -290,18 +304,24 @@ class Delivery:
 
     def _set_aside(self, channel: Channel, flight: Transaction, refusal: Refusal) -> None:
         """Take the refused commands out of the items in flight."""
-        places = {bisect.bisect_right(flight.begins, r) - 1 for r in refusal.refused}  # of a command in its item
-        guilty = [item for n, item in enumerate(flight.items) if n in places]
+        guilty = sorted({bisect.bisect_right(flight.begins, r) - 1 for r in refusal.refused})  # of a command, its item
         what = f"{channel.target} refuses a transaction of the {channel.name} channel: {refusal.text}"
-        if not guilty or any(i.kind not in ("write", "copied", "piece", *ROUND_KINDS) for i in guilty):
+        kinds = {flight.items[n].kind for n in guilty if 0 <= n < len(flight.items)}
+        if not kinds or not kinds <= {"write", "copied", "piece", *ROUND_KINDS}:
             raise BisyncError(what, hint=refusal.hint)
-        for item in guilty:
+        word = "set aside" if self.rules.on_refused == "quarantine" else "refused"
+        for n in guilty:
+            item = flight.items[n]
+            apart = [at for at, place in enumerate(flight.places(n)) if place in refusal.refused]
             if item.kind in ROUND_KINDS:
                 self.rounds.refused(item, channel.target, refusal.text)
                 item.kind, item.number = "refused", 0
+            elif item.kind == "copied" and not item.building and apart:  # of many keys these
+                for at in apart:
+                    self._refuse(f"{what}; {word}: {summary([item.parts[at]])}", refusal.hint)
+                item.parts = [part for at, part in enumerate(item.parts) if at not in apart]
+                continue
             else:
-                word = "set aside" if self.rules.on_refused == "quarantine" else "refused"
                 self._refuse(f"{what}; {word}: {item.summary()}", refusal.hint)
-                self.spoilt = item.building or self.spoilt
+                self._spoil(item.building, flight.items)
             item.parts, item.renewals, item.length = (), (), None
-        self._leave_out_spoilt(flight.items)

@@ -8,7 +8,7 @@ them (WATCH is per database, hence the SELECT 0). While a transaction is under w
 
 import collections
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import attrs
 
@@ -20,6 +20,9 @@ from bisync.errors import BisyncError
 ITEM_BYTES = 400
 """What an item takes in memory beside its commands (measured: 320 for a SET, CPython 3.11)."""
 
+PART_BYTES = 100
+"""The same of each further command of one item (measured: 90 for a SET)."""
+
 Part = tuple[int, bytes]
 """A database of the target, and a packed command to run there."""
 
@@ -28,7 +31,7 @@ Part = tuple[int, bytes]
 class Item:
     """What must be applied in one transaction, whole: a source transaction, a copied key, a fence, a restore..."""
 
-    kind: str  # write, copied, piece, probe, fence, restore, note, close, finish, beat
+    kind: str  # write, copied, piece, probe, fence, restore, note, close, finish, reconciled, beat
     parts: Sequence[Part]
     size: int  # bytes
     clock: Clock | None = None  # of the write or copied key that it applies
@@ -46,12 +49,17 @@ class Item:
     @property
     def memory(self) -> int:
         """About how many bytes of memory it takes."""
-        return self.size + ITEM_BYTES
+        return self.size + ITEM_BYTES + PART_BYTES * max(0, len(self.parts) - 1)
 
     def summary(self) -> str:
         """Its commands, short, for a person."""
-        text = b"; ".join(b" ".join(command.split(b"\r\n")[2::2]) for _, command in self.parts)
-        return repr(text[:200])[2:-1]
+        return summary(self.parts)
+
+
+def summary(parts: Iterable[Part]) -> str:
+    """Packed commands, short, for a person."""
+    text = b"; ".join(b" ".join(command.split(b"\r\n")[2::2]) for _, command in parts)
+    return repr(text[:200])[2:-1]
 
 
 @attrs.define(slots=True, eq=False)
@@ -72,11 +80,14 @@ class Transaction:
 
     def answers(self, n: int, results: Sequence[object]) -> list[object]:
         """Of EXEC's array, the replies to the parts of the `n`th item, to no SELECT and to nothing that was added."""
+        return [results[at] for at in self.places(n)]
+
+    def places(self, n: int) -> list[int]:
+        """Where in EXEC's array the replies to the parts of the `n`th item stand."""
         databases = [database for database, _ in self.items[n].parts]
         turns = (a != b for a, b in itertools.pairwise(databases))
         first = self.begins[n] + (n in self.selects)
-        places = itertools.accumulate(turns, lambda at, turn: at + 1 + turn, initial=first)
-        return [results[at] for at in places] if databases else []
+        return list(itertools.accumulate(turns, lambda at, turn: at + 1 + turn, initial=first)) if databases else []
 
 
 class Link:
@@ -87,7 +98,7 @@ class Link:
     ) -> None:
         """`databases`: how many the target, called `site`, has; None: not known."""
         self._tag_key, self._databases, self._site = tag_key, databases, site
-        self._batch_commands, self._batch_bytes = batch_commands, batch_bytes
+        self.batch_commands, self.batch_bytes = batch_commands, batch_bytes  # its owner may change them at any time
         self._guard = select(0) + pack(b"WATCH", tag_key) + pack(b"GET", tag_key)
         self._queue: collections.deque[Item] = collections.deque()
         self.queued_bytes = 0  # of memory, about
@@ -131,7 +142,7 @@ class Link:
         """The items of the next transaction: as many as its bounds allow, one at least (or none where none is)."""
         items: list[Item] = []
         commands = size = 0
-        while self._queue and commands < self._batch_commands and (not items or size < self._batch_bytes):
+        while self._queue and commands < self.batch_commands and (not items or size < self.batch_bytes):
             item = self._queue.popleft()
             items.append(item)
             commands += len(item.parts)

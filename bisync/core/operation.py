@@ -64,8 +64,10 @@ class Operation:
     def footprint(self) -> Footprint:
         """What it writes and reads. Made when it is asked for, as most operations never meet another one."""
         if self._footprint is None:
-            assert self.row is not None
-            self._footprint = self.row.footprint(self.args, self.database)
+            if self.row is not None:
+                self._footprint = self.row.footprint(self.args, self.database)
+            else:  # a key as it stood
+                self._footprint = Footprint((Write(self.database, self.args[1], None, True),), ())
         return self._footprint
 
     @property
@@ -101,8 +103,12 @@ def interchangeable(mine: Operation, theirs: Operation) -> bool:
 
 def copied_operation(database: int, key: bytes, stale: bool, mortal: bool = False, home: int = 0) -> Operation:
     """A key of a full copy, or the removal of a stale one: it overwrites the whole key, and commutes with nothing."""
-    footprint = Footprint((Write(database, key, None, True),), ())
-    return Operation((b"COPIED", key), database, b"", home, stale=stale, mortal=mortal, footprint=footprint)
+    return Operation((b"COPIED", key), database, b"", home, stale=stale, mortal=mortal)
+
+
+def held_operation(database: int, key: bytes) -> Operation:
+    """A key as a site held it before its stream was read: what stands for it in the log."""
+    return Operation((b"HELD", key), database, b"", database)
 
 
 class Understanding:

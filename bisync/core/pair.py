@@ -12,30 +12,28 @@ import attrs
 from bisync.core import echo
 from bisync.core.actions import Action, Notice
 from bisync.core.arbitration import Arbiter
-from bisync.core.channel import Channel
-from bisync.core.copying import CopiedKey, Copying, KeyPiece
+from bisync.core.channel import Channel, open_channel
+from bisync.core.commands import FUNCTIONS
+from bisync.core.copying import CopiedKey, CopiedKeys, Copying, KeyPiece
 from bisync.core.delivery import Delivery
 from bisync.core.detection import Detector
-from bisync.core.dialect import spoken
 from bisync.core.floor import Floors
-from bisync.core.link import Item, Link
+from bisync.core.link import Item
 from bisync.core.moment import BEFORE_ALL, Moment
-from bisync.core.operation import WIPERS, Operation, Understanding, copied_operation
+from bisync.core.operation import WIPERS, Operation, copied_operation
 from bisync.core.pending import Pending, Place
 from bisync.core.position import START, Clock, Position, stream_clock
-from bisync.core.resp import pack
+from bisync.core.putting import remove_half_built
+from bisync.core.reconciling import Reconciling, Unequal
 from bisync.core.round import Notes, Rounds
 from bisync.core.rules import Rules
 from bisync.core.stream import Command, Entry, StreamReader
-from bisync.core.tag import Tag, beat_key, building_key, open_key, tag_key
+from bisync.core.tag import Tag, beat_key, open_key, tag_key
 from bisync.core.unit import Unit
 from bisync.errors import TagLost
 
 FAILURES_SAID = 1_000
 """Of so many keys, in one life, it is an event that a write to them failed at the other site."""
-
-DATABASES = 16
-"""The stock number of databases, where a site has not told its own."""
 
 UNRECORDED_MAX = 10_000
 """So many conflicts may wait for the log; then reading waits too."""
@@ -62,7 +60,7 @@ class Pair:
         self.rules = rules
         self._own = (epoch, engine)
         self._actions: list[Action] = []
-        self.channels = {x: _channel(rules, x, taken) for x in rules.origins}
+        self.channels = {x: open_channel(rules, x, taken.tags, taken.written) for x in rules.origins}
         self._pending = {x: channel.pending for x, channel in self.channels.items()}
         self._positions = dict.fromkeys(rules.sites, 0)
         self.arbiter = Arbiter(rules, self._positions)
@@ -70,13 +68,10 @@ class Pair:
         self.floors = Floors(taken.tags.values())
         for site, place in taken.places.items():
             self.floors.begin(site, place)
-        forward = taken.tags.get(rules.channel(rules.source))
-        finished = max((tag.copied for tag in taken.tags.values()), default=0)
-        copies = max(finished, forward.applied[0] if forward else 0)
-        broken_off = not finished and (copies > 0 or (forward is None and bool(taken.tags)))
-        self.copying = Copying(copies, bool(finished), again=broken_off)
+        self.copying = Copying.resumed(rules, taken.tags)
         self.rounds = Rounds(rules, epoch, self.arbiter, self.channels, taken.notes)
-        resuming = rules.bidirectional and bool(finished)
+        self.reconciling = Reconciling(rules, self.copying, self.arbiter, self.rounds, self.channels)
+        resuming = rules.bidirectional and self.copying.finished
         self._delivery = Delivery(
             *(rules, epoch, engine, self.channels, self.floors, self.copying, self.rounds, self._actions),
             *(resuming, resuming and taken.lost),
@@ -186,6 +181,7 @@ class Pair:
         seen_back = across.pending.seen_back(tag.applied)
         for write in seen_back:
             self._check_failed(across, write)
+            self.reconciling.seen_back(write)
         for command in entry.commands:
             key = command.args[1] if len(command.args) > 1 else b""
             if key == self._beat_key:
@@ -339,6 +335,7 @@ class Pair:
                 self._detector.compare(x, mine, operation, across)
             self.arbiter.taint(x, mine.start, operation)
             self.arbiter.mark_dirty(x, mine.start, operation)
+            self.reconciling.taint(x, mine.start, operation)
         for text in self._detector.unsettled:
             self._actions.append(Notice("error", "unequal", f"{text}. Run bisync verify"))
         self._detector.unsettled.clear()
@@ -362,18 +359,19 @@ class Pair:
         self.copying.begin(self._own[0])
         channel.seen = seen if seen is not None else reverse.applied if reverse else START
         channel.applied = channel.resumed = channel.told = self.copying.clock
-        # what a copy that broke off had half built
-        remove = pack(*spoken((b"UNLINK", building_key(self.rules.job)), self.rules.server(self.rules.target)))
-        databases = range(self.rules.database_counts.get(self.rules.target, DATABASES))
-        channel.link.put(Item("piece", [(n, remove) for n in databases], len(databases) * len(remove)))
+        remove = remove_half_built(self.rules)  # by a copy that broke off
+        channel.link.put(Item("piece", remove, sum(len(command) for _, command in remove)))
         self.attach(self.rules.source, position)
         return channel.seen
 
-    def copied(self, keys: Iterable[CopiedKey | KeyPiece], now_ms: int) -> None:
+    def copied(self, keys: Iterable[CopiedKeys | CopiedKey | KeyPiece], now_ms: int) -> None:
         """Keys of the snapshot, or pieces of them. Hand in no more while `copy_waits` says so."""
         channel = self.channels[self.rules.source]
         start = self.floors.offset(self.rules.source)
         for key in keys:
+            if isinstance(key, CopiedKeys):
+                self._copied_many(channel, key, start)
+                continue
             size = sum(len(command) for _, command in key.parts)
             if isinstance(key, KeyPiece):
                 channel.link.put(Item("piece", key.parts, size, building=key.building))
@@ -382,10 +380,11 @@ class Pair:
                 self._delivery.refuse_copied(channel, key.key or b"", key.refused)
                 continue
             clock = self.copying.next_clock()
-            if self.rules.bidirectional and key.key is not None:
+            if self.rules.bidirectional:
+                place = (key.database, key.key) if key.key is not None else FUNCTIONS
                 home = self.rules.database_at(self.rules.target, key.database)
-                operation = copied_operation(key.database, key.key, key.stale, key.mortal, home)
-                mine = Pending(clock, start, [operation], channel.seen, BEFORE_ALL, len(key.key))
+                operation = copied_operation(*place, key.stale, key.mortal, home)
+                mine = Pending(clock, start, [operation], channel.seen, BEFORE_ALL, len(place[1]))
                 self._detect(channel, mine)
                 channel.pending.add(mine)
             item = Item("copied", key.parts, size, clock, operations=1, building=key.building)
@@ -393,6 +392,16 @@ class Pair:
             channel.link.put(item)
         self._begin_rounds()
         self._delivery.pump(now_ms)
+
+    def _copied_many(self, channel: Channel, keys: CopiedKeys, start: int) -> None:
+        clock = self.copying.next_clock(len(keys.parts))
+        if self.rules.bidirectional:
+            homes = {database: self.rules.database_at(self.rules.target, database) for database, _, _ in keys.places}
+            operations = [copied_operation(db, key, False, mortal, homes[db]) for db, key, mortal in keys.places]
+            mine = Pending(clock, start, operations, channel.seen, BEFORE_ALL, keys.size)
+            self._detect(channel, mine)
+            channel.pending.add(mine)
+        channel.link.put(Item("copied", keys.parts, keys.size, clock, operations=len(keys.parts)))
 
     def found_at_target(self, keys: Iterable[CopiedKey], now_ms: int) -> None:
         """Keys that the target holds and the snapshot has not, with the commands that would remove them.
@@ -420,6 +429,16 @@ class Pair:
         self._try_finish()
         self._delivery.pump(now_ms)
 
+    def found_unequal(self, keys: Iterable[Unequal], now_ms: int) -> None:
+        """Keys that are not the same at both sites. Hand in no more while `reconciling.waits` says so."""
+        self.reconciling.found(keys)
+        self.tick(now_ms)
+
+    def all_compared(self, now_ms: int) -> None:
+        """Every key was compared, and what was unequal was handed in."""
+        self.reconciling.ended()
+        self._delivery.pump(now_ms)
+
     def _try_finish(self) -> None:
         """Once every copied key was seen back: so every write that one of them overtook is known by now."""
         if not self.copying.may_finish:
@@ -428,7 +447,7 @@ class Pair:
         if channel.pending.holds_copied() or (not self.rules.bidirectional and not channel.link.idle):
             return
         self.copying.finishing = True
-        parts = self.rounds.note_all_open(self.rules.target)
+        parts = [*self.rounds.note_all_open(self.rules.target), *remove_half_built(self.rules)]
         channel.link.put(Item("finish", parts, sum(len(command) for _, command in parts)))
 
     # -- time and replies
@@ -473,18 +492,3 @@ class Pair:
 def _moment(now_ms: int) -> Moment:
     """When a write was made of which nothing is known but that it was read now."""
     return Moment(now_ms * 1000, now_ms * 1000)
-
-
-def _channel(rules: Rules, x: str, taken: Taken) -> Channel:
-    name = rules.channel(x)
-    link = Link(
-        tag_key(rules.job, name),
-        batch_commands=rules.batch_commands,
-        batch_bytes=rules.batch_bytes,
-        databases=rules.database_counts.get(rules.other(x)),
-        site=rules.other(x),
-    )
-    applied = taken.tags[name].applied if name in taken.tags else START
-    channel = Channel(name, x, rules.other(x), link, Understanding(rules, x), applied, applied, applied)
-    channel.tag = taken.written.get(name)
-    return channel

@@ -35,7 +35,17 @@ from bisync.core.rdb import (
 from bisync.core.rdb.elements import HashField, ScoredMember
 from bisync.core.rebuild import batches
 from bisync.core.resp import pack
+from bisync.core.rules import Rules
 from bisync.core.server import Server
+from bisync.core.tag import building_key
+
+_RENAME_WHAT_IS_LEFT = b"""
+if redis.call('exists', KEYS[1]) == 1 then return redis.call('rename', KEYS[1], KEYS[2]) end
+return redis.call('unlink', KEYS[2])
+"""
+
+DATABASES = 16
+"""The stock number of databases, where a site has not told its own."""
 
 STRING_PIECE_BYTES = 1 << 20
 """So many bytes of a string are written with one command."""
@@ -60,6 +70,12 @@ def put(item: Value | String, database: int, now_ms: int, server: Server) -> Par
 
 
 # -- values in pieces
+def remove_half_built(rules: Rules) -> list[Part]:
+    """The removal of what was built of a key in pieces and did not take its place, in every database."""
+    remove = pack(*spoken((b"UNLINK", building_key(rules.job)), rules.server(rules.target)))
+    return [(n, remove) for n in range(rules.database_counts.get(rules.target, DATABASES))]
+
+
 @attrs.define
 class Building:
     """A key that comes in pieces and is built under another name, `under`."""
@@ -108,7 +124,10 @@ class Building:
             words += self._end_stream()
         if self._seek is not None:
             words.append((b"ARSEEK", self.under, self._seek + 1))
-        words.append((b"RENAME", self.under, self.item.key))
+        if self.mortal:  # nothing of it may be left
+            words.append((b"EVAL", _RENAME_WHAT_IS_LEFT, 2, self.under, self.item.key))
+        else:
+            words.append((b"RENAME", self.under, self.item.key))
         if self.item.expires_at_ms is not None:
             words.append(put_off((b"PEXPIREAT", self.item.key, b"%d" % self.item.expires_at_ms), now_ms))
         return words

@@ -66,6 +66,7 @@ class Record:
     certain: bool = True  # False: somewhere the times could not tell
     sides: dict[str, Side] = attrs.field(factory=dict)
     failed: set[tuple[str, Clock]] = attrs.field(factory=set)  # site and clock of writes that failed across
+    quiet: bool = False  # of values that were unequal, and no writes met: told only where one is replaced
 
     def met(self, contender: Contender) -> None:
         """A write took part."""

@@ -25,7 +25,9 @@ class Rules:
         tuple[tuple[bytes, ...], str], ...
     ] = ()  # for keys that match one of the patterns; the first counts
     actions: dict[str, str] = attrs.field(factory=dict)  # "flush", "swapdb", "publish", "function" -> pass, drop, stop
-    target_not_empty: str = "refuse"  # or "overwrite": may keys that only the target has be removed by the first copy?
+    # or "overwrite": may keys that only the target has be removed by the first copy? Or "reconcile": neither's are
+    target_not_empty: str = "refuse"
+    on_gap: str = "stop"  # or "full", "reconcile": how the job begins anew once a stream has a gap
     on_refused: str = "stop"  # or "quarantine": what to do with a command that cannot be applied
     heartbeat_ms: int = 1000  # 0: none
     checkpoint_every_ms: int = 10_000  # how long an idle channel waits before it moves its checkpoint
@@ -34,7 +36,7 @@ class Rules:
     batch_bytes: int = 1 << 20
     queue_bytes: int = 16 << 20  # of memory, about: read and not applied, per channel
     database_counts: dict[str, int] = attrs.field(factory=dict)  # by target: how many databases it has, where known
-    pending_bytes: int = 64 << 20  # of memory, about: applied and not seen back, per site
+    pending_bytes: int = 32 << 20  # of memory, about: applied and not seen back, per site
     conflict_value_bytes: int = 1 << 16  # of a loser's value, in the log of conflicts; of a longer one only a digest
     rebuild_bytes: int = 64 << 20  # a key that takes more memory is copied in parts rather than by DUMP
     whole_bytes: int = 4 << 20  # of a snapshot: a value that takes more is copied in pieces

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from bisync.core.copying import CopiedKey, KeyPiece
+from bisync.core.copying import CopiedKey, CopiedKeys, KeyPiece
 from bisync.core.dialect import Words, spoken
 from bisync.core.link import Part
 from bisync.core.putting import Building, Unknown, put
@@ -16,6 +16,9 @@ from bisync.core.resp import pack
 from bisync.core.rules import Rules
 from bisync.core.server import Server
 from bisync.core.tag import building_key
+
+KEYS_MAX, KEYS_BYTES = 100, 1 << 16
+"""So many whole keys, and about so many bytes, are handed on as one."""
 
 
 @attrs.define
@@ -41,11 +44,25 @@ class SnapshotKeys:
             payload_version=self._server.payload_version,
         )
 
-    def feed(self, data: bytes, now_ms: int) -> Iterator[CopiedKey | KeyPiece]:
+    def feed(self, data: bytes, now_ms: int) -> Iterator[CopiedKeys | CopiedKey | KeyPiece]:
         """The keys that these bytes complete and that are in scope. Take all of them. Raises RdbError."""
         self.bytes_done += len(data)
+        many = CopiedKeys()
         for item in self._reader.items(data):
-            yield from self.copied(item, now_ms)
+            if isinstance(item, String | Value):
+                if self._takes(item):
+                    part = put(item, self._database(item.database), now_ms, self._server)
+                    many.add(item.database, item.key, item.expires_at_ms is not None, part)
+                    if len(many.parts) >= KEYS_MAX or many.size >= KEYS_BYTES:
+                        yield many
+                        many = CopiedKeys()
+            else:
+                if many.parts:
+                    yield many
+                    many = CopiedKeys()
+                yield from self.copied(item, now_ms)
+        if many.parts:
+            yield many
 
     def close(self) -> None:
         """All bytes were fed. Raises RdbError where the RDB is not whole."""
@@ -105,9 +122,9 @@ class SnapshotKeys:
     def _end(self, building: Building, now_ms: int) -> CopiedKey:
         parts = self._parts(building, [*self._first, *building.end(now_ms)])
         key, mortal = building.item, building.item.expires_at_ms is not None
-        length = None if building.mortal else building.length
-        number = 0 if self._first else self._numbers
-        return CopiedKey(key.database, key.key, parts, mortal=mortal, building=number, length=length)
+        # what is made with one transaction cannot be touched meanwhile
+        length = None if self._first or building.mortal else building.length
+        return CopiedKey(key.database, key.key, parts, mortal=mortal, building=self._numbers, length=length)
 
     def _parts(self, building: Building, words: Sequence[Words]) -> list[Part]:
         database = self._database(building.item.database)

@@ -38,7 +38,7 @@ TABLE: tuple[State, ...] = (
     State(PRECHECK_FAILED, "a check failed; nothing was written", (NOT_STARTED, PRECHECKING)),
     State(
         INITIALIZING,
-        "the full copy is under way",
+        "the full copy is under way, or the sites are being reconciled",
         (PRECHECKING, INITIALIZE_FAILED, SYNCHRONIZING, SUSPENDED),
         running=True,
     ),

@@ -50,6 +50,8 @@ class Tag:
     rounds: tuple[
         int, ...
     ] = ()  # numbers, within the epoch, of the rounds whose fence or restore is in this transaction
+    begun: int = 0  # the epoch in which the job began anew after a gap: tags with a lower one say nothing; 0: never
+    reconciling: str = ""  # the sites are being compared, and this one's values stand where nothing else decides
 
     def encode(self) -> bytes:
         """The value of the tag key."""
@@ -62,6 +64,10 @@ class Tag:
             "floors": {site: p.to_json() for site, p in self.floors.items()},
             "copied": int(self.copied),
         }
+        if self.begun:
+            fields["begun"] = self.begun
+        if self.reconciling:
+            fields["reconciling"] = self.reconciling
         if self.rounds:
             fields["rounds"] = self.rounds
         return json.dumps(fields, separators=(",", ":")).encode()
@@ -86,6 +92,8 @@ class Tag:
                 applied=(int(copy), int(phase), int(n)),
                 floors={site: Position.from_json(p) for site, p in fields["floors"].items()},
                 copied=int(fields["copied"]),
+                begun=int(fields.get("begun", 0)),
+                reconciling=str(fields.get("reconciling", "")),
                 rounds=tuple(int(n) for n in fields.get("rounds", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:

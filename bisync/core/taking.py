@@ -26,6 +26,7 @@ class Memory:
     engine: str = ""
     tags: Mapping[str, Tag] = attrs.field(factory=dict)  # by channel
     notes: Mapping[str, Notes] = attrs.field(factory=dict)  # by the site that holds them
+    anew: str = ""  # the job must begin anew, as a stream has a gap: the site whose values stand; empty: it goes on
 
 
 @attrs.frozen
@@ -40,15 +41,18 @@ class Taking:
     histories: Mapping[str, str] = attrs.field(factory=dict)
     known: Mapping[str, Tag] = attrs.field(init=False)  # the newest that is known of each channel
     epoch: int = attrs.field(init=False)
+    begun: int = attrs.field(init=False)  # the epoch in which the job began anew; what is older says nothing
 
     def __attrs_post_init__(self) -> None:
         remembered = {c: t for c, t in self.memory.tags.items() if not self._may_have_lost(c, t)}
         known = {c: t for c, t in {**remembered, **_without_none(self.held)}.items() if c in self.held}
         if self.memory.epoch:  # what it remembers of its own transactions is newer than a tag that came back
             known.update({c: t for c, t in remembered.items() if c in known and _is_newer(t, known[c])})
-        epochs = [self.memory.epoch, *(t.epoch for t in known.values())]
-        object.__setattr__(self, "known", known)
-        object.__setattr__(self, "epoch", 1 + max(epochs))
+        epoch = 1 + max([self.memory.epoch, *(t.epoch for t in known.values())])
+        begun = epoch if self.memory.anew else max((t.begun for t in known.values()), default=0)
+        object.__setattr__(self, "known", {c: t for c, t in known.items() if t.begun == begun})
+        object.__setattr__(self, "epoch", epoch)
+        object.__setattr__(self, "begun", begun)
 
     def _may_have_lost(self, channel: str, tag: Tag) -> bool:
         """Has the site another history than when it accepted this tag? Then its data may be older than the tag.
@@ -63,7 +67,7 @@ class Taking:
 
     def check_data(self) -> None:
         """Raises HistoryGap where a site has lost its tag together with its data, or may have and nobody can know."""
-        for channel, tag in self.memory.tags.items():
+        for channel, tag in () if self.memory.anew else self.memory.tags.items():
             if channel in self.held and self.held[channel] is None and self._may_have_lost(channel, tag):
                 what = "the site has begun a new replication history and holds no tag: what was copied there is lost"
                 why = "it was restarted without its data, or another server has its place"
@@ -87,9 +91,21 @@ class Taking:
         """What must be written, if the held tag is still the same."""
         known = self.known.get(channel)
         if known is None:
-            return Tag(self.rules.job, self.epoch, self.engine, floors=self.place(channel))
+            fresh = Tag(self.rules.job, self.epoch, self.engine, floors=self.place(channel), begun=self.begun)
+            return attrs.evolve(fresh, reconciling=self._stands) if self.begun else fresh
         floors = {**known.floors, **self.place(channel)}
         return attrs.evolve(known, epoch=self.epoch, engine=self.engine, floors=floors, rounds=())
+
+    @property
+    def _stands(self) -> str:
+        """Of a job that begins anew: the site whose values stand. A one-way job copies, and compares nothing."""
+        told = next((tag.reconciling for tag in self.known.values() if tag.reconciling), "")
+        return (self.memory.anew or told) if self.rules.bidirectional else ""
+
+    def forgets_notes(self, channel: str) -> bool:
+        """Do the notes beside this channel's tag belong to what was before the job began anew?"""
+        held = self.held[channel]
+        return self.begun > 0 and (held is None or held.begun < self.begun)
 
     def check_tags(self) -> None:
         """Raises BisyncError where one tag of a job that is under way is gone and nothing can tell what it said.
@@ -120,13 +136,14 @@ class Taking:
         """What the engine may believe once all its tags are written; `notes` are what the sites held after that."""
         tags = {channel: self.tag(channel) for channel in self.held}
         merged = {}
-        for site, held in notes.items():
+        for site, held in notes.items() if not self.memory.anew else ():
             lost = self.held[self.rules.channel(self.rules.other(site))] is None  # the notes are gone with the tag
             merged[site] = {**self.memory.notes.get(site, {}), **held} if lost else dict(held)
         written = {channel: tag.encode() for channel, tag in tags.items()}
         places = {site: p for channel in self.held for site, p in self.place(channel).items()}
         lost = bool(self.known) and None in self.held.values()
-        return Taken({c: t for c, t in tags.items() if c in self.known}, merged, written, places, lost)
+        told = {c: t for c, t in tags.items() if c in self.known or self.begun}
+        return Taken(told, merged, written, places, lost)
 
 
 def read_notes(reply: list[bytes]) -> Notes:

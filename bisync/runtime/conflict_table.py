@@ -194,6 +194,10 @@ class ConflictTable:
             *(job, job),
         )
 
+    def forget_streams(self, job: str, before: int) -> None:
+        """The job began anew in the epoch `before`: what earlier lives found stands in streams that nobody reads."""
+        self._run("UPDATE conflicts SET epoch = 0 WHERE job = ? AND epoch > 0 AND epoch < ?", job, before)
+
     def save_servers(self, job: str, servers: Servers) -> None:
         """The job's sites are these now, as its tags and streams have shown: also those of the conflicts so far.
 

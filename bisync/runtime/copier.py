@@ -12,16 +12,19 @@ import attrs
 import trio
 
 from bisync.config import Job
-from bisync.core.copying import CopiedKey, KeyPiece
+from bisync.core.copying import CopiedKey, CopiedKeys, KeyPiece
 from bisync.core.pair import Pair
 from bisync.core.position import Position
 from bisync.core.snapshot import SnapshotKeys
 from bisync.errors import HistoryGap, RdbError, SiteError
+from bisync.reconcile import empty_source
 from bisync.runtime.connection import Connection
 from bisync.runtime.intake import Intake
-from bisync.runtime.spool import Snapshot, Spool, forget
+from bisync.runtime.spool import Snapshot, Spool, forget, remove_all
 from bisync.runtime.target import holds_keys, scan_keys
 from bisync.runtime.wallclock import WallClock
+
+Copied = CopiedKeys | CopiedKey | KeyPiece
 
 HANDFUL_KEYS, HANDFUL_BYTES = 1_000, 1 << 20  # of a snapshot, handed to the core at once
 
@@ -45,6 +48,11 @@ class Shelf:
         self.clear()
         self.spool = Spool(self.folder, limit_bytes=self.limit_bytes)
         return self.spool
+
+    def sweep(self) -> None:
+        """No copy is under way: remove also what an earlier engine left."""
+        self.clear()
+        remove_all(self.folder)
 
     def forget(self) -> None:
         """No later life may use what is there."""
@@ -73,6 +81,7 @@ class Copier:
     answered: Callable[[], Awaitable[None]]
     keys: SnapshotKeys | None = None
     keys_total: int | None = None  # that the source says it has; None: not known
+    _held_keys: bool = False  # has the snapshot a key that the job copies?
 
     @property
     def _timeout_s(self) -> float:
@@ -83,9 +92,9 @@ class Copier:
         self.keys_total = await self._count_keys()
         position = await self._old_snapshot()
         if position is None:
-            await self._hold_reverse(True)
+            await hold_reverse(self.pair, True, self.answered)
             position = await self._new_snapshot(await self._applied_at_source())
-            await self._hold_reverse(False)
+            await hold_reverse(self.pair, False, self.answered)
         return position
 
     async def _old_snapshot(self) -> Position | None:
@@ -93,6 +102,8 @@ class Copier:
         snapshot = spool.snapshot if spool is not None else None
         if snapshot is None or self.source.error is not None:
             return None
+        if self.pair.floors.now().get(self.pair.rules.source) != snapshot.position:
+            return None  # it is of a copy before the newest one
         try:
             position = await self.source.resume(snapshot.position)
         except HistoryGap:
@@ -126,6 +137,8 @@ class Copier:
             spool.forget()
             raise
         if held:
+            if self.pair.copying.begun and not self._held_keys:
+                raise empty_source(self.job)
             await self._remove_stale(self.keys)
         self.pair.snapshot_ended(self.clock.now_ms())
         self.perform()
@@ -134,6 +147,7 @@ class Copier:
         for some in _handfuls(keys.feed(data, self.clock.now_ms())):
             while self.pair.copy_waits():
                 await self.answered()
+            self._held_keys = self._held_keys or any(not isinstance(k, CopiedKey) or k.key is not None for k in some)
             self.pair.copied(some, self.clock.now_ms())
             self.perform()
         await trio.lowlevel.checkpoint()
@@ -149,15 +163,6 @@ class Copier:
                     self.pair.found_at_target([stale], self.clock.now_ms())
                     self.perform()
 
-    async def _hold_reverse(self, held: bool) -> None:
-        """While the snapshot is taken nothing of ours may be on its way to the source: so its clock is known."""
-        reverse = self.pair.channels.get(self.pair.rules.target)
-        if reverse is None:
-            return
-        self.pair.hold(self.pair.rules.target, held)
-        while held and reverse.link.in_flight:
-            await self.answered()
-
     # -- what the source says
     async def _ask_source(self, section: bytes) -> list[bytes]:
         """The lines of a section of INFO; none where the account may not ask."""
@@ -168,6 +173,9 @@ class Copier:
     async def _applied_at_source(self) -> int:
         """An offset of the source's stream that holds all that this job ever wrote there."""
         fields = dict(line.split(b":", 1) for line in await self._ask_source(b"replication") if b":" in line)
+        if b"master_repl_offset" not in fields and self.pair.rules.bidirectional:
+            what = "the server does not say how far its stream is, so its snapshot may be an older one"
+            raise SiteError(self.pair.rules.source, what, hint="let the account run INFO (ACL SETUSER name +info)")
         return int(fields.get(b"master_repl_offset", 0))
 
     async def _count_keys(self) -> int | None:
@@ -182,15 +190,26 @@ class Copier:
         return sum(counts) if lines else None
 
 
-def _handfuls(keys: Iterable[CopiedKey | KeyPiece]) -> Iterator[list[CopiedKey | KeyPiece]]:
+async def hold_reverse(pair: Pair, held: bool, answered: Callable[[], Awaitable[None]]) -> None:
+    """While the snapshot is taken nothing of ours may be on its way to the source: so its clock is known."""
+    reverse = pair.channels.get(pair.rules.target)
+    if reverse is None:
+        return
+    pair.hold(pair.rules.target, held)
+    while held and reverse.link.in_flight:
+        await answered()
+
+
+def _handfuls(keys: Iterable[Copied]) -> Iterator[list[Copied]]:
     """Cut into lists of so many keys, or about so many bytes, that the next look at the bounds is not far."""
-    some: list[CopiedKey | KeyPiece] = []
-    size = 0
+    some: list[Copied] = []
+    count = size = 0
     for key in keys:
         some.append(key)
-        size += sum(len(command) for _, command in key.parts)
-        if len(some) >= HANDFUL_KEYS or size >= HANDFUL_BYTES:
+        count += len(key.parts)
+        size += key.size if isinstance(key, CopiedKeys) else sum(len(command) for _, command in key.parts)
+        if count >= HANDFUL_KEYS or size >= HANDFUL_BYTES:
             yield some
-            some, size = [], 0
+            some, count, size = [], 0, 0
     if some:
         yield some

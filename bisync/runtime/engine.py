@@ -18,7 +18,7 @@ from bisync.core import states
 from bisync.core.rules import Rules
 from bisync.core.tag import Tag
 from bisync.core.taking import Memory
-from bisync.errors import BisyncError, SiteError, StoreError, StreamError, Superseded, TagLost
+from bisync.errors import BisyncError, HistoryGap, SiteError, StoreError, StreamError, Superseded, TagLost
 from bisync.runtime.connection import Connection
 from bisync.runtime.copier import Shelf
 from bisync.runtime.failure import single_error
@@ -26,6 +26,7 @@ from bisync.runtime.intake import Intake
 from bisync.runtime.journal import Journal
 from bisync.runtime.life import Life
 from bisync.runtime.mirror import Mirror
+from bisync.runtime.pacer import Pacer
 from bisync.runtime.passes import Passes
 from bisync.runtime.reporter import Reporter
 from bisync.runtime.store import Store
@@ -52,6 +53,7 @@ def rules_of(job: Job) -> Rules:
         policies=job.conflicts.policies,
         actions={**attrs.asdict(job.commands), "swapdb": swapdb},
         target_not_empty=job.full_copy.target_not_empty,
+        on_gap=job.full_copy.on_gap,
         on_refused=job.engine.on_refused,
         heartbeat_ms=job.engine.heartbeat_ms,
         checkpoint_every_ms=job.engine.checkpoint_every_ms,
@@ -85,6 +87,8 @@ class Engine:
         limit, warn, clock = job.engine.journal_bytes, self._warn, self._clock
         self._journals = {x: Journal(x, folder, limit, warn, clock) for x in self.rules.origins}
         self._passes = Passes(clock)
+        self._pacer = Pacer(job, self._passes, self._mirror.settings, self._mirror.event)
+        self._mirror.tell_settings = self._pacer.set
         self._shelf = Shelf(job.journal_folder, job.full_copy.spool_bytes)
         self._intakes: dict[str, Intake] = {}
         self._memory = self._remembered()
@@ -105,7 +109,8 @@ class Engine:
 
     def _new_life(self) -> Life:
         return Life(
-            self.job, self.rules, self.name, self._memory, self._intakes, self._mirror, self._clock, self._shelf
+            *(self.job, self.rules, self.name, self._memory, self._intakes, self._mirror, self._clock, self._shelf),
+            self._pacer,
         )
 
     # -- the course
@@ -145,7 +150,7 @@ class Engine:
         pause_s, damages = PAUSE_S_MIN, 0
         self._enter(states.PRECHECKING)
         while True:
-            began_s = trio.current_time()
+            began_s, anew = trio.current_time(), ""
             try:
                 with single_error():
                     if not await self._has_begun():
@@ -154,18 +159,38 @@ class Engine:
                     await self._life.run()
             except (SiteError, StreamError, TagLost) as e:
                 damages = damages + 1 if isinstance(e, StreamError) else 0
-                if (isinstance(e, SiteError) and not e.heals) or damages >= DAMAGES_MAX:
+                anew = self._begins_anew(e)
+                if (isinstance(e, SiteError) and not e.heals and not anew) or damages >= DAMAGES_MAX:
                     raise
                 if isinstance(e, StreamError):
                     for x in [e.site] if e.site else self._intakes:
                         self._intakes[x].discard()  # the next life finds no floor there, and asks the server
                 if trio.current_time() - began_s > GOOD_LIFE_S:
                     pause_s = PAUSE_S_MIN
-                self._suspend(e, pause_s)
+                if anew:
+                    self._enter(states.INITIALIZING, str(e))
+                else:
+                    self._suspend(e, pause_s)
             self._keep_memory()
+            self._memory = attrs.evolve(self._memory, anew=anew) if anew else self._memory
             self._life = self._new_life()
             await trio.sleep(pause_s)
             pause_s = min(pause_s * 2, self.job.engine.retry_pause_ms_max / 1000)
+
+    def _begins_anew(self, error: BisyncError) -> str:
+        """Must the job begin anew, as a stream has a gap? The site whose values stand then; empty: it must not."""
+        choice = self.job.full_copy.on_gap
+        if not isinstance(error, HistoryGap) or choice == "stop":
+            return ""
+        source = self.rules.source
+        stands = self.rules.other(error.site) if error.new_history and choice == "reconcile" else source
+        if choice == "full":
+            does = f"{source} is copied again"
+        else:
+            does = f"both sites are reconciled; where values differ and no site is preferred, that of {stands} stands"
+        why = f" ({error.why})" if error.why else ""
+        self._mirror.event("warning", "gap", f"{error.what}{why}. on_gap is {choice!r}: {does}")
+        return stands
 
     async def _has_begun(self) -> bool:
         """Does a site, or the store, hold a tag of this job? Then its precheck was passed once, and the job goes on."""
@@ -202,7 +227,7 @@ class Engine:
     def _suspend(self, error: BisyncError, pause_s: float) -> None:
         again = f"; bisync tries again in {pause_s:g} s"
         self._mirror.event("warning", "suspended", f"{error}{again}")
-        copied = self._life.pair is None or self._life.pair.copying.finished
+        copied = self._life.pair is None or self._life.pair.copying.done
         self._enter(states.SUSPENDED if copied else states.INITIALIZING, str(error))
 
     def _fail(self, error: BisyncError) -> None:
@@ -214,7 +239,7 @@ class Engine:
         pair = self._life.pair
         before = {states.PRECHECKING: states.PRECHECK_FAILED, states.INITIALIZING: states.INITIALIZE_FAILED}
         state = before.get(self._reporter.state, states.FAILED)
-        if pair is not None and pair.copying.finished:
+        if pair is not None and pair.copying.done:
             state = states.FAILED
         self._mirror.event("error", state, str(error), logged=False)
         self._enter(state, str(error))

@@ -24,6 +24,8 @@ from bisync.runtime.connection import Connection
 from bisync.runtime.copier import Copier, Shelf
 from bisync.runtime.intake import Intake
 from bisync.runtime.mirror import Mirror
+from bisync.runtime.pacer import Pacer
+from bisync.runtime.reconciler import Reconciler
 from bisync.runtime.wallclock import WallClock
 from bisync.runtime.writer import Writer, take
 
@@ -45,11 +47,13 @@ class Life:
     mirror: Mirror
     clock: WallClock
     shelf: Shelf
+    pacer: Pacer
     pair: Pair | None = None
     epoch: int = 0
     tags: dict[str, Tag] = attrs.field(factory=dict)  # newest committed, by channel
     replids: dict[str, str] = attrs.field(factory=dict)  # of the streams that are read, by site
     copier: Copier | None = None  # of the full copy under way
+    reconciler: Reconciler | None = None  # where the sites are reconciled instead
     quarantined: int = 0  # commands set aside
     following: bool = False  # are all streams attached, and is the full copy done?
     _cursors: dict[str, int] = attrs.field(factory=dict)
@@ -77,7 +81,8 @@ class Life:
             rules = attrs.evolve(self.rules, database_counts=counts, servers=servers)
             self.pair = Pair(rules, self.epoch, self.engine, taken)
             self.tags = dict(taken.tags)
-            self.mirror.begin_life(self.epoch, self._recorded)
+            self.pacer.begin_life(self.pair)
+            self.mirror.begin_life(self.epoch, self._recorded, self.pair.copying.begun)
             async with trio.open_nursery() as nursery:
                 for origin, writer in writers.items():
                     sends, receives = trio.open_memory_channel[Send](1)
@@ -109,10 +114,21 @@ class Life:
             # all stand before one is handed in: nothing may be applied at a site whose history is lost
             for x, position in [(x, await self._place(x)) for x in self.rules.origins]:
                 self._begin(x, position)
-            self.following = True
+            self.shelf.sweep()
+            if self.pair.copying.reconciling:
+                await self._reconcile()
+            self._follow()
+        elif self.pair.copying.compares:
+            self._begin(self.rules.target, await self._place(self.rules.target))
+            self.reconciler = self._new_reconciler()
+            self._read_from(self.rules.source, await self.reconciler.attach(self.intakes[self.rules.source]))
+            await self.reconciler.begin()
+            await self._reconcile()
+            self._follow()
         else:
             if self.rules.bidirectional:
                 self._begin(self.rules.target, await self._place(self.rules.target))
+            nursery.start_soon(self.pacer.feel)
             await self._copy()
 
     async def _copy(self) -> None:
@@ -126,9 +142,21 @@ class Life:
         while not self.pair.copying.finished:
             await self._answered.wait()
         self.shelf.clear()
+        self._follow()
+        await trio.sleep_forever()
+
+    def _follow(self) -> None:
         self.following = True
         self._wake.set()
-        await trio.sleep_forever()
+
+    def _new_reconciler(self) -> Reconciler:
+        assert self.pair is not None
+        return Reconciler(self.job, self.pair, self.clock, self._perform, self._next_answer)
+
+    async def _reconcile(self) -> None:
+        """Both streams are followed: compare the sites, and settle what is unequal."""
+        self.reconciler = self.reconciler or self._new_reconciler()
+        await self.reconciler.compare()
 
     async def _next_answer(self) -> None:
         await self._answered.wait()
@@ -287,10 +315,13 @@ class Life:
             with trio.move_on_after(TAG_CHECK_S):
                 action = await sends.receive()
             if action is None:
-                held = await writer.read_tag()
-                self.pair.tag_read(origin, held)
+                self.pair.tag_read(origin, await writer.read_tag())
                 continue
+            while not await self.pacer.admit(origin, TAG_CHECK_S):
+                self.pair.tag_read(origin, await writer.read_tag())
+            began_s = trio.current_time()
             replies = await writer.send(action.payload, action.replies)
+            self.pacer.answered(origin, trio.current_time() - began_s)
             try:
                 self.pair.answered(origin, replies, self.clock.now_ms())
             finally:
@@ -300,13 +331,17 @@ class Life:
             self._wake.set()
 
     async def quiesce(self) -> None:
-        """Let what is in flight land, and send nothing more."""
+        """Let what is in flight land, and send nothing more; what waits for its pace was not sent at all."""
+        self.pacer.close()
         if self.pair is None:
             return
         for x in self.pair.channels:
             self.pair.hold(x, True)
-        while not self._ended and any(c.link.in_flight for c in self.pair.channels.values()):
-            await self._answered.wait()
+        while not self._ended and any(
+            c.link.in_flight and x not in self.pacer.waiting for x, c in self.pair.channels.items()
+        ):
+            with trio.move_on_after(TICK_S):
+                await self._answered.wait()
 
 
 def _next_size(size: int, done: int, took_s: float) -> int:

@@ -49,6 +49,8 @@ class _Batch:
     still_open: frozenset[Unit] | None = None  # what the life `epoch` is settling; None: not asked
     epoch: int = 0
     size: int = 0  # bytes of the conflicts
+    settings: dict[str, int] = attrs.field(factory=dict)  # for a store that has none
+    begun: int = 0  # the epoch in which the job began anew after a gap; 0: it never did, or that was written
 
     def add(self, told: Told) -> None:
         """A conflict was told; what was told of it before and is not written yet becomes one with it."""
@@ -74,6 +76,8 @@ class Mirror:
         self._tell_recorded: Callable[[list[int]], None] = lambda numbers: None
         self._ask_open_s: float | None = None  # when to ask again what is open; None: earlier lives left nothing
         self._unsettled, self._unsettled_due_s = Unsettled(), 0.0
+        self.settings = _settings_in(store, job) if store else {}  # what may change while the engine runs, by name
+        self.tell_settings: Callable[[dict[str, int]], None] = lambda settings: None  # called when they changed
         self.failing = ""  # why the store cannot be written at present
 
     def record_job(self) -> None:
@@ -135,13 +139,14 @@ class Mirror:
                 self.event(level, "unsettled", text)
 
     # -- conflicts
-    def begin_life(self, epoch: int, recorded: Callable[[list[int]], None]) -> None:
-        """From here on conflicts are those of the life with this epoch.
+    def begin_life(self, epoch: int, recorded: Callable[[list[int]], None], begun: int = 0) -> None:
+        """From here on conflicts are those of the life with this epoch. `begun`: in which the job began anew.
 
         `recorded` is called with the numbers of those of its conflicts that are on the disk, as they were told last.
         """
         self._epoch, self._tell_recorded = epoch, recorded
         self._ask_open_s = 0.0
+        self._waiting.begun = begun
         self._keep_worthy(self._waiting)
 
     def conflict(self, conflict: Conflict) -> None:
@@ -208,7 +213,7 @@ class Mirror:
         batch, self._waiting = self._waiting, _Batch()
         self._writing, self._lost = batch, trio.Event()
         try:
-            left = await trio.to_thread.run_sync(self._write, batch)
+            left, settings = await trio.to_thread.run_sync(self._write, batch)
         except StoreError as e:
             self._take_back(batch)
             self._due_s = trio.current_time() + AGAIN_S
@@ -228,6 +233,9 @@ class Mirror:
                 log.info("the store is written again", kind="store")
             self.failing = ""
             self._written(batch, left)
+            if settings != self.settings:
+                self.settings = settings
+                self.tell_settings(settings)
         finally:
             self._writing = None
 
@@ -235,7 +243,7 @@ class Mirror:
         """The next write makes a new store, or takes the one that has the place now: it must know all that counts."""
         self.event("error", "store", why, logged=False)
         self._recorded, self._waiting.servers = False, dict(self._servers)
-        self._waiting.tags = dict(self._tags)
+        self._waiting.tags, self._waiting.settings = dict(self._tags), self.settings
         self._ask_open_s = 0.0
 
     def _written(self, batch: _Batch, left: int | None) -> None:
@@ -257,25 +265,28 @@ class Mirror:
             newer.report or batch.report,
             batch.conflicts,
             newer.servers or batch.servers,
+            settings=newer.settings or batch.settings,
+            begun=newer.begun or batch.begun,
         )
         self._keep_worthy(self._waiting)
         for told in newer.conflicts.values():
             self._waiting.add(told)
 
-    def _write(self, batch: _Batch) -> int | None:
+    def _write(self, batch: _Batch) -> tuple[int | None, dict[str, int]]:
         """In a worker thread: nothing of this object is changed here but the store."""
         if self._store is None:
             self._store = Store.open(self._job.store)
         try:
             self._store.check_in_place()
             left = self._write_to(self._store, batch)
+            settings = self._store.settings(self._job.name)
             self._store.check_in_place()  # or it is not known into which file that went: then it is written once more
         except StoreMoved:
             self._store.close()  # which completes the file that was moved
             self._store = None
             raise
         self._store.conflicts.trim_when_due(self._job.name, self._keep, machine_ms())
-        return left
+        return left, settings
 
     def _write_to(self, store: Store, batch: _Batch) -> int | None:
         name, now_ms, left = self._job.name, machine_ms(), None
@@ -290,6 +301,10 @@ class Mirror:
                 store.add_event(name, *event)
             if batch.servers:
                 store.conflicts.save_servers(name, batch.servers)
+            if batch.settings and not store.settings(name):
+                store.save_settings(name, batch.settings, now_ms)
+            if batch.begun:
+                store.conflicts.forget_streams(name, batch.begun)
             store.conflicts.save(name, batch.conflicts.values())
             if batch.report:
                 kinds = store.conflicts.totals(name)  # of records: what a life finds again is none the more
@@ -308,3 +323,13 @@ class Mirror:
         """Close the store."""
         if self._store is not None:
             self._store.close()
+
+
+def _settings_in(store: Store, job: Job) -> dict[str, int]:
+    """Those of the job; none where the store cannot be read at present: they are read again with each flush."""
+    try:
+        return store.settings(job.name)
+    except StoreError as e:
+        if e.heals:
+            return {}
+        raise

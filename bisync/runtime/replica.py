@@ -80,9 +80,10 @@ class Replica:
                             if replid.decode() != position.replid
                             else f"its backlog no longer holds the {int(offset) - position.offset} bytes in between"
                         ),
+                        new_history=replid.decode() != position.replid,
                         hint="what was written there in between is not known at the other site. Raise "
                         "repl-backlog-size, run bisync verify to see the differences, then bisync reset and begin "
-                        "with a new full copy",
+                        "with a new full copy; or let on_gap in [full_copy] say what to do",
                     )
                 return Attached(True, replid.decode(), int(offset))
             case [b"+CONTINUE", *replid] if position is not None:

@@ -11,8 +11,9 @@ from bisync.core.link import Item
 from bisync.core.rules import Rules
 from bisync.core.unit import Arbitration, Unit
 from bisync.runtime.life import Life
+from bisync.runtime.pacer import Pacer
 from bisync.runtime.wallclock import WallClock, machine_ms
-from bisync.status import NAMED, ChannelReport, Drained, OpenUnit, Report
+from bisync.status import NAMED, ChannelReport, Drained, LimitsReport, OpenUnit, Report
 from bisync.text import shown
 
 REPORT_S = 0.2  # while something changes
@@ -111,6 +112,9 @@ class Reporter:
         self._rate(totals, counters.operations, counters.bytes)
         forward = x == self._rules.source
         copying, copier = life.pair.copying, life.copier
+        done, total = copying.keys, copying.keys if copying.ended or copier is None else copier.keys_total
+        if life.reconciler is not None:
+            done, total = life.reconciler.done, life.reconciler.total
         state = states.SUSPENDED if channel.refused else self.state
         lag_bytes = None
         if channel.reader is not None and copying.finished:
@@ -122,11 +126,17 @@ class Reporter:
             ops_per_s=totals.ops_per_s,
             bytes_per_s=totals.bytes_per_s,
             applied_ops=totals.operations + counters.operations,
-            keys_done=copying.keys if forward else 0,
-            keys_total=(copying.keys if copying.ended or copier is None else copier.keys_total) if forward else None,
+            keys_done=done if forward else 0,
+            keys_total=total if forward else None,
             bytes_done=copier.keys.bytes_done if forward and copier and copier.keys else 0,
             pending=len(channel.pending),
+            limits=self._limits(life.pacer, x),
         )
+
+    def _limits(self, pacer: Pacer, x: str) -> LimitsReport:
+        caps, sent = pacer.caps(x), pacer.sent(x)
+        share = round(pacer.share, 3) if x == self._rules.source else 1.0
+        return LimitsReport(caps.commands, caps.bytes, *sent, share)
 
     def _lag_ms(self, beat_ms: int | None, waiting: Item | None) -> float | None:
         """How old the newest applied write is: by the last heartbeat, or by what has waited here for longer."""

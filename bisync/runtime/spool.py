@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pathlib
+import secrets
 from collections.abc import AsyncGenerator, Iterator
 
 import attrs
@@ -21,11 +22,11 @@ from bisync.runtime.journal import boot_id
 
 PIECE_BYTES = 1 << 18
 SEGMENT_BYTES = 64 << 20
-MEMORY_BYTES = 16 << 20
+MEMORY_BYTES = 8 << 20
 RESERVE_BYTES = 64 << 20
 """So much of the disk is left to others."""
 
-SEGMENTS, MANIFEST = "snapshot-{:06}.rdb", "snapshot.json"
+SEGMENTS, MANIFEST = "snapshot-{}-{:06}.rdb", "snapshot.json"
 
 
 @attrs.frozen
@@ -68,12 +69,13 @@ class Spool:
         self._memory_bytes, self._segment_bytes = memory_bytes, segment_bytes
         self._memory: list[bytes] | None = []  # None: it has gone to disk
         self._segments: list[Segment] = []
+        self._name = secrets.token_hex(4)  # an engine that was overtaken may still write its own
         self._size = self._done = 0  # bytes written and read
         self._complete = self._closed = False
         self._lacks = False  # were segments removed already?
         self._grown = trio.Event()
         self.snapshot: Snapshot | None = None  # where it stands, once that is known
-        _remove_all(folder)
+        remove_all(folder)
 
     @property
     def whole_so_far(self) -> bool:
@@ -140,8 +142,8 @@ class Spool:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self._segments or self._segments[-1].size >= self._segment_bytes:
             start = self._segments[-1].end if self._segments else 0
-            path = self._folder / SEGMENTS.format(start // self._segment_bytes)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            path = self._folder / SEGMENTS.format(self._name, start // self._segment_bytes)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             self._segments.append(Segment(path, start, 0, handle))
         segment, view = self._segments[-1], memoryview(data)
         while view:
@@ -204,7 +206,7 @@ class Spool:
         self._grown = trio.Event()
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The bytes, from the first one, as they come."""
+        """The bytes, from the first one, as they come. Raises BisyncError where the disk has them no more."""
         self._done = 0
         while self._done < self._size or not self._complete:
             data = self._read()
@@ -222,7 +224,15 @@ class Spool:
             return b""
         # by its handle: another engine of the job may have removed the name
         size = min(PIECE_BYTES, segment.end - self._done)
-        return os.pread(segment.handle, size, self._done - segment.start)
+        try:
+            data, why = os.pread(segment.handle, size, self._done - segment.start), "something has cut the file"
+        except OSError as e:
+            data, why = b"", e.strerror or str(e)
+        if not data:
+            self.forget()
+            what = f"the snapshot {segment.path} cannot be read"
+            raise BisyncError(what, why=why, hint="start bisync again: it takes another snapshot")
+        return data
 
     def close(self, *, keep: bool = False) -> None:
         """Be done with it. It is removed, unless it is to be kept for a later engine, and can be."""
@@ -264,7 +274,8 @@ def _from(pieces: list[bytes], at: int, size: int) -> Iterator[bytes]:
             at = max(0, at - len(piece))
 
 
-def _remove_all(folder: pathlib.Path) -> None:
+def remove_all(folder: pathlib.Path) -> None:
+    """Remove every snapshot that is in this folder."""
     for old in (*folder.glob("snapshot-*.rdb"), *folder.glob(f"{MANIFEST}*")):
         with contextlib.suppress(OSError):
             old.unlink()

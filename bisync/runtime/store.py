@@ -7,7 +7,8 @@ caller may go on after a StoreError and say so.
 - WAL mode (where the file system can): readers never wait for the engine; a killed writer leaves whole transactions.
 - synchronous=NORMAL: a power cut may take the last transactions, never part of one. The tags have them anyway; what
   they have not, conflicts, is written by `durable` transactions.
-- All tables are bounded but `jobs`, `checkpoints` and `reports`, which have a fixed number of rows for each job.
+- All tables are bounded but `jobs`, `checkpoints`, `reports` and `settings`, which have a fixed number of rows for each
+  job.
 - The log of conflicts holds values of the sites' data, so the file is for its owner's eyes only.
 
 Source: SQLite docs, "Write-Ahead Logging".
@@ -183,7 +184,9 @@ class Store:
         return rows[0][0] if rows else None
 
     def forget_job(self, job: str) -> None:
-        """Forget what the job was and how far it came. Its states, events and conflicts stay, as history."""
+        """Forget what the job was and how far it came. Its states, events and conflicts stay, as history, and
+        what `save_settings` has changed.
+        """
         with self.transaction():
             self._run("DELETE FROM checkpoints WHERE job = ?", job)
             self._run("DELETE FROM reports WHERE job = ?", job)
@@ -243,6 +246,21 @@ class Store:
             return dict(json.loads(rows[0][0])), rows[0][1]
         except (TypeError, ValueError) as e:
             raise StoreError(f"{self.path}: the report of job {job!r} is damaged", why=str(e)) from e
+
+    # What may change while the engine runs
+
+    def save_settings(self, job: str, values: Mapping[str, int | None], at_ms: int) -> None:
+        """Change settings of the job by name; None takes one back, so that the job file's value counts again."""
+        with self.transaction():
+            for name, value in values.items():
+                if value is None:
+                    self._run("DELETE FROM settings WHERE job = ? AND name = ?", job, name)
+                else:
+                    self._run("INSERT OR REPLACE INTO settings VALUES (?, ?, ?, ?)", job, name, value, at_ms)
+
+    def settings(self, job: str) -> dict[str, int]:
+        """The settings of the job that were changed, by name."""
+        return dict(self._run("SELECT name, value FROM settings WHERE job = ? ORDER BY name", job))
 
     # Within
 

@@ -20,7 +20,7 @@ from bisync.runtime.conflict_table import SCHEMA as CONFLICTS
 from bisync.runtime.conflict_table import SERVERS
 
 APPLICATION_ID = 0x42695379  # "BiSy" in the file's header: tells our files from other programs' databases
-VERSION = 3  # of the tables; a newer bisync raises it
+VERSION = 4  # of the tables; a newer bisync raises it
 BUSY_TIMEOUT_S = 5.0  # how long a write waits for another process's transaction; those take milliseconds
 WAL_BYTES_MAX = 8 * 1024 * 1024  # the WAL file shrinks back to this after a burst
 
@@ -38,7 +38,11 @@ _FIRST = (  # the tables of version 1
     "CREATE TABLE reports (job TEXT PRIMARY KEY, report TEXT NOT NULL, at_ms INTEGER NOT NULL)",
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
-_STEPS = (_FIRST, CONFLICTS, SERVERS)  # what leads from each version to the next one, from none to the first
+_SETTINGS = (
+    "CREATE TABLE settings (job TEXT NOT NULL, name TEXT NOT NULL, value INTEGER NOT NULL, changed_ms INTEGER NOT NULL,"
+    " PRIMARY KEY (job, name))",
+)
+_STEPS = (_FIRST, CONFLICTS, SERVERS, _SETTINGS)  # what leads from each version to the next one, from none to the first
 
 _MOVE_AWAY = "name another file with `store` in the job file, or move this one away"
 _RIGHTS = "give this user the right to write the file and its folder, or name another file with `store` in the job file"

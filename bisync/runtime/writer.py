@@ -58,11 +58,15 @@ class Writer:
             raise BisyncError(what, hint=hint)
         return tag
 
-    async def replace_tag(self, tag: Tag) -> bool:
-        """Set the tag if it is still the one that was watched; it is guarded again afterwards."""
-        payload = MULTI + pack(b"SET", self._key, tag.encode()) + EXEC
+    async def replace_tag(self, tag: Tag, *, forget_notes: bool = False) -> bool:
+        """Set the tag if it is still the one that was watched; it is guarded again afterwards.
+
+        `forget_notes`: take the notes of open arbitrations away with it.
+        """
+        forget = pack(b"DEL", open_key(self._rules.job)) if forget_notes else b""
+        payload = MULTI + pack(b"SET", self._key, tag.encode()) + forget + EXEC
         payload += select(0) + pack(b"WATCH", self._key) + pack(b"GET", self._key)
-        *queued, result, _, _, held = await self.send(payload, 6)
+        *queued, result, _, _, held = await self.send(payload, 6 + forget_notes)
         error = next((r for r in queued if isinstance(r, Exception)), None)
         if error is not None or isinstance(result, Exception):
             raise refusal(self.site, error or result)  # type: ignore[arg-type]
@@ -135,7 +139,8 @@ async def _write_tags(taking: Taking, writers: Sequence[Writer]) -> bool:
     Superseded where it is this one's.
     """
     for writer in writers:
-        if not await writer.replace_tag(taking.tag(writer.channel)):
+        tag, forget = taking.tag(writer.channel), taking.forgets_notes(writer.channel)
+        if not await writer.replace_tag(tag, forget_notes=forget):
             held = await writer.watch_tag()
             if held is not None and held.epoch > taking.epoch:
                 raise Superseded(f"another engine takes the job {taking.rules.job} at the same moment")

@@ -41,8 +41,11 @@ class Clients:
 
         Not at the site that is only followed, nor at the target before a tag says from where its stream is read. Where
         the source is preferred, not at the target before the full copy is finished: the copy is preferred too.
+        Where the sites are reconciled and the target is preferred, not before that is done.
         """
         rules = self.pair.rules
+        if rules.target_not_empty == "reconcile" and rules.policy == rules.target:
+            return self._begun(lambda tag: bool(tag.copied)) and not self._begun(lambda tag: bool(tag.reconciling))
         if site == rules.source:
             return True
         if not rules.bidirectional or not self._begun(lambda tag: site in tag.floors):

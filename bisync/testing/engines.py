@@ -41,8 +41,16 @@ class EngineProcess:
     @property
     def resident_bytes(self) -> int:
         """The memory that it uses now (RSS). Raises OSError where the system has no /proc, or it has ended."""
+        return self._memory("VmRSS:")
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that it has used so far. Raises as `resident_bytes` does."""
+        return self._memory("VmHWM:")
+
+    def _memory(self, name: str) -> int:
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next((line for line in status.splitlines() if line.startswith("VmRSS:")), None)
+        line = next((line for line in status.splitlines() if line.startswith(name)), None)
         if line is None:
             raise ProcessLookupError(f"process {self.process.pid} has ended")
         return int(line.split()[1]) * 1024

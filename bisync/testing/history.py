@@ -81,7 +81,10 @@ def course(seed: int) -> Course:
     if draw.random() < 0.2:
         rules = attrs.evolve(rules, rebuild_bytes=1)
     exact = exact and writes != "wiping"
-    return attrs.evolve(kind, rules=rules, writes=writes, exact=exact, spools=draw.random() < 0.5)
+    spools = draw.random() < 0.5
+    if draw.random() < 0.25 and rules.bidirectional:
+        rules = attrs.evolve(rules, target_not_empty="reconcile")
+    return attrs.evolve(kind, rules=rules, writes=writes, exact=exact, spools=spools)
 
 
 def expiring(draw: random.Random, key: bytes, now_ms: int) -> Command:
@@ -234,6 +237,8 @@ class _History:
             draw.choice([pair.kill, pair.kill, pair.reconnect, pair.start_and_die])()
         elif roll < 0.6:
             pair.read(x, draw.choice([7, 60, 300, 5000]))
+            if self.kind.rules.target_not_empty == "reconcile":
+                pair.compare(draw.choice([1, 2, 50]))
         elif roll < 0.75:
             pair.deliver(x)
         elif roll < 0.9:

@@ -30,10 +30,8 @@ from bisync.core.stream import Entry, StreamReader
 from bisync.core.tag import Tag, open_key, tag_key
 from bisync.core.taking import Memory, Taking, read_notes
 from bisync.errors import BisyncError, Superseded, TagLost
+from bisync.testing.comparison import Held, SimulatedComparison
 from bisync.testing.site import SimulatedConnection, SimulatedSite
-
-Held = tuple[str, object, int | None]
-"""A key's type, value, and Unix time of expiry in ms or None."""
 
 QUIET_STEPS_MAX = 20_000
 """A pair that is not drained after so many rounds never will be."""
@@ -93,6 +91,7 @@ class SimulatedPair:
             None  # the newest one, with what it had seen
         )
         self.spools = False  # does a life go on with the snapshot of an earlier one?
+        self._comparison: SimulatedComparison | None = None  # of this life, where the sites are being reconciled
 
     def __repr__(self) -> str:
         return f"<SimulatedPair {self.sites} {self.pair}>"
@@ -124,7 +123,7 @@ class SimulatedPair:
         self._connect()
         taking = self._taking()
         x = self.rules.origins[0]
-        self._replace(x, taking.tag(self.rules.channel(x)))
+        self._replace(x, taking)
         self._sockets = {}
 
     def reconnect(self) -> bool:
@@ -133,6 +132,18 @@ class SimulatedPair:
             return False
         self._remember(self.pair)
         self.kill()
+        return self._live()
+
+    def begin_anew(self, stands: str) -> bool:
+        """A stream has a gap: the job begins anew, and what was not read yet of either stream is lost to the engine.
+
+        `stands`: the site whose values stand where nothing else decides. False where a site refuses its tag.
+        """
+        if self.pair is not None:
+            self._remember(self.pair)
+        self.kill()
+        self._spooled = None
+        self._memory = attrs.evolve(self._memory, anew=stands)
         return self._live()
 
     def _live(self) -> bool:
@@ -145,11 +156,11 @@ class SimulatedPair:
         except Superseded as e:
             self.superseded = e
             return False
-        if not all([self._replace(x, taking.tag(self.rules.channel(x))) for x in self._sockets]):
+        if not all([self._replace(x, taking) for x in self._sockets]):
             self._sockets = {}
             return False
         notes = {self.rules.other(x): self._read_notes(x) for x in self._sockets}
-        self._epoch = taking.epoch
+        self._epoch, self._memory = taking.epoch, attrs.evolve(self._memory, anew="")
         self.pair = Pair(self.rules, taking.epoch, self._engine, taking.believed(notes))
         self.superseded = None
         if self.rules.bidirectional:
@@ -166,7 +177,7 @@ class SimulatedPair:
         self._sockets = {x: _Socket(self.sites[self.rules.other(x)].connect()) for x in self.rules.origins}
         self._cursors, self._snapshot, self._keys = {}, None, None
         self._marked, self._unwritten = dict.fromkeys(self.sites, 0), []
-        self._holding, self._taken = False, None
+        self._holding, self._taken, self._comparison = False, None, None
 
     def _taking(self) -> Taking:
         held = {self.rules.channel(x): self._watch(x) for x in self._sockets}
@@ -177,13 +188,16 @@ class SimulatedPair:
         *_, held = self._sockets[x].ask(select(0), pack(b"WATCH", key), pack(b"GET", key))
         return Tag.decode(held) if isinstance(held, bytes) else None
 
-    def _replace(self, x: str, tag: Tag) -> bool:
+    def _replace(self, x: str, taking: Taking) -> bool:
+        name = self.rules.channel(x)
+        tag, forget_notes = taking.tag(name), taking.forgets_notes(name)
         key = tag_key(self.rules.job, self.rules.channel(x))
+        forget = [pack(b"DEL", open_key(self.rules.job))] if forget_notes else []
         asked = self._sockets[x].ask(
-            MULTI, pack(b"SET", key, tag.encode()), EXEC, select(0), pack(b"WATCH", key), pack(b"GET", key)
+            *(MULTI, pack(b"SET", key, tag.encode()), *forget, EXEC, select(0), pack(b"WATCH", key), pack(b"GET", key))
         )
-        assert asked[2] is not None, "nothing else runs while an engine takes the job"
-        return isinstance(asked[2], list)
+        assert asked[-4] is not None, "nothing else runs while an engine takes the job"
+        return isinstance(asked[-4], list)
 
     def _read_notes(self, x: str) -> Notes:
         (reply,) = self._sockets[x].ask(pack(b"HGETALL", open_key(self.rules.job)))
@@ -259,6 +273,8 @@ class SimulatedPair:
         assert pair is not None
         if self._snapshot is None:
             return self._take_snapshot(pair)
+        if pair.copying.compares:
+            return False  # it waits for the transaction that says that both streams are followed
         if pair.copying.ended or pair.copy_waits():
             return False
         assert self._keys is not None
@@ -281,7 +297,7 @@ class SimulatedPair:
         """
         source, target = self.rules.sites
         reverse = pair.channels.get(target)
-        if self._spooled is not None and self.spools:
+        if self._spooled is not None and self.spools and not pair.copying.compares:
             self._use_snapshot(pair, *self._spooled)
             self._guarded(lambda p: p.tick(self.now_ms))
         elif reverse is not None and not self._holding:
@@ -303,9 +319,30 @@ class SimulatedPair:
     def _use_snapshot(self, pair: Pair, items: list[String | Value], position: Position, seen: Clock | None) -> None:
         source, target = self.rules.sites
         self._snapshot = iter(items)
+        if pair.copying.compares:
+            pair.snapshot_taken(position)
+            self._cursors[source] = position.offset
+            self._guarded(lambda p: p.snapshot_ended(self.now_ms))
+            return
         self._keys = SnapshotKeys(self.rules, remember=bool(self.dataset(target)))
         self._spooled = items, position, pair.snapshot_taken(position, seen)
         self._cursors[source] = position.offset
+
+    def compare(self, size: int) -> bool:
+        """One step of the comparison of both sites, of `size` keys at a time. False: there is nothing to be done."""
+        if self.pair is None or not self.pair.copying.finished or self.pair.copying.done:
+            return False
+        if self._comparison is None:
+            self._comparison = SimulatedComparison(self.rules.sites, self.dataset, lambda x: self.sites[x].offset)
+        comparison = self._comparison
+        done = False
+
+        def step(pair: Pair) -> None:
+            nonlocal done
+            done = comparison.step(pair, size, self.now_ms)
+
+        self._guarded(step)
+        return done
 
     def deliver(self, x: str) -> bool:
         """The target of the channel that reads `x` executes what was sent to it."""
@@ -397,10 +434,12 @@ class SimulatedPair:
                 self.expire(x)
             if any([self.read(x, 1 << 16) | self.deliver(x) | self.answer(x) for x in self.rules.origins]):
                 continue
+            if self.compare(1 << 16):
+                continue
             if self.pair is None:
                 raise self.superseded or BisyncError(f"{self!r} could not go on")
             if all(c.link.idle for c in self.pair.channels.values()):
-                if self.pair.copying.finished:
+                if self.pair.copying.done:
                     return
                 raise BisyncError(f"{self!r}: the full copy is never finished")
             self.pass_time(RETRY_MS_MAX)  # a refused transaction waits for its time

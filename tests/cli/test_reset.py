@@ -51,7 +51,7 @@ def began(tmp_path: pathlib.Path) -> Iterator[Began]:
             for name in ("orders", "stock"):
                 store.save_checkpoint(name, "forward", "{}", jobs.now_ms())
         job.journal_folder.mkdir()
-        for name in ("east.00000000000000000009.1.2.journal", "snapshot-abc.rdb", "notes.txt"):
+        for name in ("east.00000000000000000009.1.2.journal", "snapshot-abc.rdb", "snapshot.json", "notes.txt"):
             (job.journal_folder / name).write_text("x")
         yield Began(file, job, east, west)
 
@@ -63,7 +63,7 @@ def reset(began: Began, *options: str, **more: str) -> Result:
 
 def is_untouched(began: Began) -> bool:
     held = set(OURS + OTHERS)
-    return began.keys() == [held, held] and began.checkpoint() == "{}" and len(journal(began)) == 3
+    return began.keys() == [held, held] and began.checkpoint() == "{}" and len(journal(began)) == 4
 
 
 def journal(began: Began) -> list[str]:
@@ -73,7 +73,7 @@ def journal(began: Began) -> list[str]:
 def test_deletes_what_bisync_knows_of_the_job_and_nothing_else(began: Began) -> None:
     done = reset(began, "--yes")
     assert done.exit_code == 0
-    assert "east: 4 of bisync's own keys deleted" in done.stdout and "2 journal files removed" in done.stdout
+    assert "east: 4 of bisync's own keys deleted" in done.stdout and "3 journal files removed" in done.stdout
     assert began.keys() == [set(OTHERS), set(OTHERS)]
     assert (began.checkpoint(), began.checkpoint("stock")) == (None, "{}")
     assert journal(began) == ["notes.txt"]
@@ -111,14 +111,14 @@ def test_changes_nothing_where_a_site_is_away(began: Began) -> None:
     with pytest.raises(SiteError, match="west: .* refused the connection"):
         reset(began, "--yes")
     assert set(began.east.client().keys("*")) == set(OURS + OTHERS)
-    assert began.checkpoint() == "{}" and len(journal(began)) == 3
+    assert began.checkpoint() == "{}" and len(journal(began)) == 4
 
 
 def test_keeps_the_checkpoints_where_a_site_refuses_the_deletion(began: Began) -> None:
     began.west.client().execute_command("ACL", "SETUSER", "default", "-del")
     with pytest.raises(SiteError, match="west: .* may not use DEL"):
         reset(began, "--yes")
-    assert began.checkpoint() == "{}" and len(journal(began)) == 3
+    assert began.checkpoint() == "{}" and len(journal(began)) == 4
 
 
 def test_a_one_way_job_needs_no_rights_on_its_source(began: Began) -> None:

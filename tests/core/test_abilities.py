@@ -44,6 +44,13 @@ def test_the_options_of_restore_are_given_up_one_by_one() -> None:
     assert able.options == 0
 
 
+def test_a_server_of_2_8_counts_the_arguments_of_restore() -> None:
+    able = Abilities()
+    text = "ERR wrong number of arguments for 'restore' command"
+    assert [learnt(able, text) for _ in range(3)] == [True, True, False]
+    assert able.options == 0
+
+
 @pytest.mark.parametrize(
     "text",
     [

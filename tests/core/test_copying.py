@@ -4,6 +4,8 @@ import pytest
 
 from bisync.core.copying import Copying
 from bisync.core.position import stream_clock
+from bisync.core.rules import Rules
+from bisync.core.tag import Tag
 
 
 def test_the_clocks_of_a_copys_keys_grow_and_stand_before_its_stream() -> None:
@@ -44,3 +46,31 @@ def test_a_copys_number_is_higher_than_that_of_every_copy_before_also_of_one_tha
     copying = Copying(known)
     copying.begin(epoch)
     assert copying.copy == number
+
+
+RECONCILES = Rules("job", "east", "west", target_not_empty="reconcile")
+
+
+@pytest.mark.parametrize(
+    ("forward", "reverse", "expected"),
+    [
+        (None, None, ("east", False)),  # the beginning
+        (Tag("job", 1, "e", copied=1, reconciling="west"), None, ("west", False)),
+        (Tag("job", 1, "e", copied=1), Tag("job", 1, "e", copied=1, reconciling="east"), ("", True)),
+        (None, Tag("job", 1, "e", copied=1, reconciling="west"), ("west", False)),
+    ],
+)
+def test_the_forward_channels_tag_says_whether_the_sites_are_reconciled(
+    forward: Tag | None, reverse: Tag | None, expected: tuple[str, bool]
+) -> None:
+    tags = {name: tag for name, tag in (("forward", forward), ("reverse", reverse)) if tag is not None}
+    copying = Copying.resumed(RECONCILES, tags)
+    assert (copying.reconciling, copying.done) == expected
+
+
+def test_a_two_way_job_that_begins_anew_compares_and_a_one_way_job_copies_again() -> None:
+    tags = {"forward": Tag("job", 5, "e", begun=5)}
+    copying = Copying.resumed(Rules("job", "east", "west"), tags)
+    assert copying.compares and not copying.again
+    copying = Copying.resumed(Rules("job", "east", "west", bidirectional=False), tags)
+    assert copying.again and not copying.compares and not copying.reconciling

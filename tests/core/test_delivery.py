@@ -283,6 +283,51 @@ def test_a_piece_that_fails_keeps_its_key_out_of_its_place() -> None:
     assert not [a for a in said if isinstance(a, Send) and b"RENAME" in a.payload]
 
 
+def test_what_a_piece_that_fails_says_comes_before_the_length_that_came_of_it() -> None:
+    error, results = "ERR string exceeds maximum allowed size", [b"OK", 1, 0, 1, b"OK"]
+    results[2] = hiredis.ReplyError(error)
+    world = World()
+    put_pieces(world, 2)
+    with pytest.raises(BisyncError, match=error):
+        world.answer(results, world.tag(), queued=5)
+    world = World(attrs.evolve(RULES, on_refused="quarantine"))
+    put_pieces(world, 2)
+    said = world.answer(results, world.tag(), queued=5)
+    assert [a.kind for a in said if isinstance(a, Notice)] == ["quarantined"]
+
+
+def test_of_two_keys_whose_pieces_are_refused_together_neither_takes_its_place() -> None:
+    world = World(attrs.evolve(RULES, on_refused="quarantine"))
+    link = world.pair.channels["east"].link
+    for number in (1, 2):
+        link.put(Item("piece", [PIECE], 1, building=number))
+        link.put(Item("copied", PLACE, 1, operations=1, building=number, length=1))
+    world.pair.tick(0)
+    refused = hiredis.ReplyError("NOPERM no")
+    exec_ = hiredis.ReplyError("EXECABORT Transaction discarded because of previous errors.")
+    queued = [b"QUEUED", refused, b"QUEUED", b"QUEUED", refused, b"QUEUED", b"QUEUED"]
+    held = world.pair.channels["east"].tag
+    world.actions()
+    world.pair.answered("east", [b"OK", *queued, exec_, b"OK", b"OK", held], 0)
+    (again,) = [a for a in world.actions() if isinstance(a, Send)]
+    assert b"RENAME" not in again.payload
+    world.answer([b"OK"], world.tag(), queued=1)
+    assert link.idle
+
+
+def test_a_key_that_is_built_with_one_transaction_is_set_aside_whole() -> None:
+    world = World(attrs.evolve(RULES, on_refused="quarantine"))
+    link = world.pair.channels["east"].link
+    link.put(Item("copied", [PIECE, PIECE, *PLACE], 1, operations=1, building=1))
+    world.pair.tick(0)
+    world.actions()
+    replies = [b"QUEUED", b"QUEUED", hiredis.ReplyError("NOPERM no"), b"QUEUED", b"QUEUED"]
+    exec_ = hiredis.ReplyError("EXECABORT Transaction discarded because of previous errors.")
+    world.pair.answered("east", [b"OK", *replies, exec_, b"OK", b"OK", world.pair.channels["east"].tag], 0)
+    (again,) = [a for a in world.actions() if isinstance(a, Send)]
+    assert b"RPUSH" not in again.payload and b"RENAME" not in again.payload
+
+
 def test_a_key_that_cannot_be_made_at_the_target_stops_the_job_or_is_said() -> None:
     keys = [CopiedKey(0, b"k", [], refused="streams came with Redis 5.0")]
     with pytest.raises(BisyncError, match="west cannot take the key 'k' of the copy: streams came"):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisync.core.link import ITEM_BYTES, Item, Link
+from bisync.core.link import ITEM_BYTES, PART_BYTES, Item, Link
 from bisync.core.position import stream_clock
 from bisync.core.resp import pack
 from bisync.core.tag import Tag, tag_key
@@ -162,3 +162,12 @@ def test_a_summary_is_short_and_readable() -> None:
 @pytest.mark.parametrize("kind", ["write", "copied", "beat"])
 def test_an_item_is_itself(kind: str) -> None:
     assert Item(kind, [], 0) != Item(kind, [], 0)
+
+
+def test_each_command_of_an_item_counts_for_the_memory_that_it_takes() -> None:
+    parts = [(0, pack(b"SET", b"k%d" % n, b"v")) for n in range(5)]
+    subject = link()
+    subject.put(Item("write", parts, 40))
+    assert subject.queued_bytes == 40 + ITEM_BYTES + 4 * PART_BYTES
+    subject.take()
+    assert subject.queued_bytes == 0

@@ -23,7 +23,7 @@ import pytest
 from bisync.core.rules import Rules
 from bisync.core.tag import open_key
 from bisync.runtime.conflict_record import ConflictRecord, Told
-from bisync.runtime.conflict_table import SCHEMA, ConflictTable
+from bisync.runtime.conflict_table import SCHEMA, SERVERS, ConflictTable
 from bisync.testing.pair import SimulatedPair
 from bisync.testing.strategies import Command
 
@@ -114,7 +114,7 @@ class Play(SimulatedPair):
     def __init__(self, scenario: Scenario, order: int) -> None:
         super().__init__(RULES)
         self._db = sqlite3.connect(":memory:", isolation_level=None)
-        for statement in SCHEMA:
+        for statement in (*SCHEMA, *SERVERS):
             self._db.execute(statement)
         self.table = ConflictTable(lambda sql, *values: self._db.execute(sql, values).fetchall(), self._transaction)
         self.scenario, self.chance = scenario, random.Random(f"order {order}")

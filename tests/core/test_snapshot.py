@@ -2,9 +2,9 @@
 
 import pytest
 
-from bisync.core.copying import CopiedKey
+from bisync.core.copying import CopiedKey, KeyPiece
 from bisync.core.patterns import Scope
-from bisync.core.rdb import Function, String
+from bisync.core.rdb import Function, Item, String, ValueBegins, ValueEnds, ValuePiece
 from bisync.core.resp import pack
 from bisync.core.rules import Rules
 from bisync.core.snapshot import SnapshotKeys
@@ -52,7 +52,7 @@ def test_the_commands_of_a_snapshot_put_its_keys_at_the_target_however_it_is_cut
     assert subject.bytes_done == len(data)
     expected = {({0: 0, 1: 3}[db], k): v for (db, k), v in source.dataset().items() if db < 2 and k != b"tmp:x"}
     assert target.dataset() == expected
-    assert not any(key.startswith(b"bisync:") for _, _, key in [(0, 0, k) for _, k in expected])
+    assert not any(key.startswith(b"bisync:") for _, key, _ in target.data), "what is bisync's own stays behind"
 
 
 def test_a_copied_key_replaces_whatever_is_there() -> None:
@@ -64,6 +64,28 @@ def test_a_copied_key_replaces_whatever_is_there() -> None:
             for copied in keys(Rules("job", "east", "west")).copied(item, NOW_MS):
                 for _, command in copied.parts:
                     assert not connection.execute(command).startswith(b"-")
+
+
+def in_pieces(*pieces: list[bytes]) -> list[CopiedKey | KeyPiece]:
+    """What is made of a list that comes so."""
+    items: list[Item] = [ValueBegins(0, b"k", 1, None, "list"), *(ValuePiece("list", list(p)) for p in pieces)]
+    subject = keys()
+    return [key for item in (*items, ValueEnds(0, b"k")) for key in subject.copied(item, NOW_MS)]
+
+
+def test_a_key_that_takes_a_single_piece_is_made_with_one_transaction_and_its_length_is_not_in_doubt() -> None:
+    (key,) = in_pieces([b"a", b"b"])
+    assert isinstance(key, CopiedKey)
+    assert [command.split(b"\r\n")[2] for _, command in key.parts] == [b"unlink", b"RPUSH", b"LLEN", b"RENAME"]
+    assert (key.building, key.length) == (1, None)
+
+
+def test_a_key_in_more_pieces_replies_first_how_long_it_is() -> None:
+    *pieces, key = in_pieces([b"a", b"b"], [b"c"])
+    assert [type(piece) for piece in pieces] == [KeyPiece, KeyPiece]
+    assert isinstance(key, CopiedKey)
+    assert [command.split(b"\r\n")[2] for _, command in key.parts] == [b"LLEN", b"RENAME"]
+    assert (key.building, key.length) == (1, 3)
 
 
 def test_only_keys_in_scope_that_the_snapshot_lacks_are_stale() -> None:

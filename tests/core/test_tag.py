@@ -18,6 +18,8 @@ tags = st.builds(
     applied=st.tuples(st.integers(0, 9), st.integers(0, 1), numbers),
     floors=st.dictionaries(st.sampled_from(["east", "west"]), positions),
     copied=numbers,
+    begun=numbers,
+    reconciling=st.sampled_from(["", "east", "west"]),
     rounds=st.lists(numbers, max_size=5).map(tuple),
 )
 

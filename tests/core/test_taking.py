@@ -155,3 +155,33 @@ def test_a_tag_that_is_gone_from_a_site_that_is_not_read_may_be_gone_with_the_da
     else:
         subject.check_data()
         assert subject.tag("forward").applied[2] == 100
+
+
+class TestBeginningAnew:
+    """After a gap: what was known says nothing any more, at both sites at once."""
+
+    def test_all_is_forgotten_but_the_epoch(self) -> None:
+        subject = taking(tag(4, 100), tag(3, 50), Memory(4, "e2", {"forward": tag(4, 100)}, anew="west"))
+        assert subject.tag("forward") == Tag("job", 5, "e2", begun=5, reconciling="west")
+        assert subject.forgets_notes("forward") and subject.forgets_notes("reverse")
+        unit = {UNIT: ((4, 1), "east")}
+        believed = subject.believed({"east": unit, "west": unit})
+        assert believed.notes == {} and believed.tags["reverse"] == subject.tag("reverse")
+
+    def test_a_tag_of_before_is_not_believed_beside_one_of_after(self) -> None:
+        after = attrs.evolve(tag(5), begun=5, reconciling="west", applied=(0, 0, 0))
+        subject = taking(tag(4, 100), after, Memory(tags={"forward": tag(4, 100)}))
+        assert (subject.epoch, subject.begun) == (6, 5)
+        assert subject.tag("forward") == Tag("job", 6, "e2", begun=5, reconciling="west")
+        assert subject.forgets_notes("forward") and not subject.forgets_notes("reverse")
+
+    def test_once_begun_it_goes_on(self) -> None:
+        held = [attrs.evolve(tag(n, 70), begun=5) for n in (8, 7)]
+        subject = taking(held[0], held[1])
+        assert subject.tag("forward") == attrs.evolve(held[0], epoch=9, engine="e2")
+        assert not subject.forgets_notes("forward") and subject.believed({}).tags.keys() == {"forward", "reverse"}
+
+    def test_a_one_way_job_compares_nothing(self) -> None:
+        rules = attrs.evolve(RULES, bidirectional=False)
+        subject = Taking(rules, "e2", Memory(anew="east"), {"forward": tag(4, 100)})
+        assert subject.tag("forward") == Tag("job", 5, "e2", begun=5)

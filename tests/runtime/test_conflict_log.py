@@ -16,6 +16,7 @@ from bisync.runtime import conflict_table
 from bisync.runtime.conflict_record import ConflictRecord, Server
 from bisync.runtime.conflict_table import Keep, Wanted
 from bisync.runtime.store import Store
+from bisync.runtime.store_file import VERSION
 from tests.told import T, conflict, lost, sha, told
 
 DAY_MS = 86_400_000
@@ -59,6 +60,13 @@ class TestKeeping:
         [one] = records(store)
         assert (one.offsets, one.replaced) == (grown["offsets"], lost(b"old"))
         assert store.conflicts.totals("orders") == {"key": 1}
+
+    def test_after_a_gap_other_writes_may_stand_at_the_same_offsets(self, store: Store) -> None:
+        store.conflicts.save("orders", [told(2, "settled", epoch=3, east=657, west=966)])
+        store.conflicts.forget_streams("orders", 4)
+        store.conflicts.save("orders", [told(1, epoch=5, east=657, west=966)])
+        store.conflicts.forget_streams("orders", 4)
+        assert [(r.epoch, r.number) for r in records(store)] == [(0, 2), (5, 1)]
 
     def test_totals_count_each_conflict_once_and_those_that_have_left(self, store: Store) -> None:
         elements = [told(n, key=b"h", element=("hash", b"%d" % n), east=n, west=n) for n in range(3, 6)]
@@ -393,6 +401,18 @@ class TestServers:
 class TestVersions:
     FIRST = pathlib.Path(__file__).with_name("store-version-1.sql")
     SECOND = pathlib.Path(__file__).with_name("store-version-2.sql")
+    THIRD = pathlib.Path(__file__).with_name("store-version-3.sql")
+
+    def test_a_store_of_version_3_learns_settings(self, path: pathlib.Path) -> None:
+        db = sqlite3.connect(path, isolation_level=None)
+        db.executescript(self.THIRD.read_text())
+        with Store.open(path, create=False) as s:
+            assert (s.checkpoint("orders", "forward"), s.settings("orders")) == ("f", {})
+            s.save_settings("orders", {"copy_bytes_per_s": 5_000}, T)
+            assert s.settings("orders") == {"copy_bytes_per_s": 5_000}
+            db.execute("UPDATE checkpoints SET tag = 'g'")  # an engine of version 3 that has it open goes on
+            assert s.checkpoint("orders", "forward") == "g"
+        db.close()
 
     def test_a_store_of_version_2_keeps_its_conflicts_and_learns_where_their_sites_are(
         self, path: pathlib.Path
@@ -408,7 +428,7 @@ class TestVersions:
             assert s.conflicts.servers("orders", old.id) == HERE, "the engine goes on with the same job"
             assert (before_a_reset.epoch, s.conflicts.servers("orders", before_a_reset.id)) == (0, {})
             s.conflicts.save("orders", [told(9, key=b"new")])
-            assert s._run("PRAGMA user_version") == [(3,)]
+            assert s._run("PRAGMA user_version") == [(VERSION,)]
 
     def test_an_engine_of_version_2_that_has_it_open_goes_on(self, path: pathlib.Path) -> None:
         db = sqlite3.connect(path, isolation_level=None)
@@ -443,7 +463,7 @@ class TestVersions:
             s.record_job("orders", "bidirectional", ["east", "west"], T)
             s.conflicts.save("orders", [told(1)])
             assert len(records(s)) == 1
-            assert s._run("PRAGMA user_version") == [(3,)]
+            assert s._run("PRAGMA user_version") == [(VERSION,)]
 
     def test_an_engine_of_version_1_that_has_it_open_goes_on(self, old: pathlib.Path) -> None:
         db = sqlite3.connect(old, isolation_level=None)

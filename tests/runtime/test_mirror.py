@@ -88,7 +88,7 @@ async def test_one_that_is_settled_while_it_is_written_is_recorded_by_the_next_w
     may_write, writing = threading.Event(), trio.Event()
     token, write = trio.lowlevel.current_trio_token(), Mirror._write
 
-    def slow(self: Mirror, batch: module._Batch) -> int | None:
+    def slow(self: Mirror, batch: module._Batch) -> tuple[int | None, dict[str, int]]:
         token.run_sync_soon(writing.set)
         assert may_write.wait(20)
         return write(self, batch)
@@ -192,7 +192,7 @@ class TestBytes:
         Life(mirror, 1).tell(conflict(1, "settled", replaced=lost(b"x" * 120_000)))
         write, seen = Mirror._write, list[bool]()
 
-        def watched(self: Mirror, batch: module._Batch) -> int | None:
+        def watched(self: Mirror, batch: module._Batch) -> tuple[int | None, dict[str, int]]:
             seen.append(self.full)
             return write(self, batch)
 
@@ -208,7 +208,7 @@ class TestAStoreThatIsMoved:
         life, moved = Life(mirror, 1), job.store.with_name("moved.db")
         write = Mirror._write_to
 
-        def moving(self: Mirror, store: Store, batch: module._Batch) -> int | None:
+        def moving(self: Mirror, store: Store, batch: module._Batch) -> tuple[int | None, dict[str, int]]:
             done = write(self, store, batch)
             if not moved.exists():
                 job.store.rename(moved)
@@ -298,7 +298,7 @@ class TestLives:
         first.tell(conflict(1))
         write, later = Mirror._write, list[Life]()
 
-        def slow(self: Mirror, batch: module._Batch) -> int | None:
+        def slow(self: Mirror, batch: module._Batch) -> tuple[int | None, dict[str, int]]:
             trio.from_thread.run_sync(lambda: later.append(Life(mirror, 2)))
             return write(self, batch)
 
@@ -358,3 +358,28 @@ async def test_the_bounds_of_the_job_file_hold(tmp_path: pathlib.Path) -> None:
         assert [r.number for r in records(job)] == [7, 8, 9]
     finally:
         mirror.close()
+
+
+async def test_settings_that_change_are_told_and_go_along_to_a_new_store(mirror: Mirror, job: Job) -> None:
+    told: list[dict[str, int]] = []
+    mirror.tell_settings = told.append
+    await mirror.flush()
+    with Store.open(job.store) as other:  # as another process does
+        other.save_settings(job.name, {"copy_bytes_per_s": 5_000}, 1)
+        await mirror.flush()
+        await mirror.flush()
+        assert told == [{"copy_bytes_per_s": 5_000}] == [mirror.settings]
+    job.store.rename(job.store.with_name("moved.db"))
+    await mirror.flush(last=True)
+    with Store.open(job.store, create=False) as new:
+        assert new.settings(job.name) == {"copy_bytes_per_s": 5_000}
+        new.save_settings(job.name, {"copy_bytes_per_s": None}, 2)
+    await mirror.flush(last=True)
+    assert told[1:] == [{}]
+
+
+def test_settings_are_there_before_the_first_flush(job: Job) -> None:
+    with Store.open(job.store) as store:
+        store.save_settings(job.name, {"copy_bytes_per_s": 5_000}, 1)
+        assert Mirror(job, store).settings == {"copy_bytes_per_s": 5_000}
+    assert Mirror(job, None).settings == {}

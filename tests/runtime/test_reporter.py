@@ -60,7 +60,7 @@ def arbiter() -> Arbiter:
 def life(arbiter: Arbiter) -> Life:
     nothing: Any = None
     job: Job = nothing
-    life = Life(job, RULES, "engine", nothing, {}, Mirror(job, None), WallClock())
+    life = Life(job, RULES, "engine", nothing, {}, Mirror(job, None), WallClock(), nothing, nothing)
     pair: Any = Pair(arbiter)
     life.pair = pair
     return life

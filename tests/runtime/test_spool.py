@@ -1,5 +1,6 @@
 """The spool: in memory while that is enough, then on disk in segments; kept for the next engine; bounded."""
 
+import os
 import pathlib
 
 import pytest
@@ -37,6 +38,11 @@ def read(subject: Spool) -> bytes:
 
 def files(folder: pathlib.Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def segment(folder: pathlib.Path, number: int) -> pathlib.Path:
+    (found,) = folder.glob(f"snapshot-*-{number:06}.rdb")
+    return found
 
 
 def test_what_is_small_never_comes_to_the_disk(tmp_path: pathlib.Path) -> None:
@@ -106,8 +112,8 @@ def test_so_does_one_after_a_kill(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda folder: (folder / "snapshot-000003.rdb").unlink(),
-        lambda folder: (folder / "snapshot-000003.rdb").write_bytes(b"short"),
+        lambda folder: segment(folder, 3).unlink(),
+        lambda folder: segment(folder, 3).write_bytes(b"short"),
         lambda folder: (folder / MANIFEST).write_text("{"),
         lambda folder: (folder / MANIFEST).write_text("[]"),
         lambda folder: (folder / MANIFEST).write_text(
@@ -144,6 +150,31 @@ def test_a_new_one_removes_what_an_old_one_left(tmp_path: pathlib.Path) -> None:
     assert files(tmp_path) == []
 
 
+def test_an_engine_that_was_overtaken_cannot_write_into_the_snapshot_of_the_one_that_overtook_it(
+    tmp_path: pathlib.Path,
+) -> None:
+    overtaken = spool(tmp_path)
+    for data in DATA[:10]:
+        overtaken.write(data)
+    subject = filled(tmp_path)
+    for data in DATA[10:]:
+        overtaken.write(b"?" * len(data))
+    subject.keep(WHERE)
+    assert read(subject) == WHOLE
+    overtaken.close()
+    later = Spool.left(tmp_path)
+    assert later is None or read(later) == WHOLE
+
+
+def test_a_snapshot_that_something_has_cut_is_an_error_and_not_used_again(tmp_path: pathlib.Path) -> None:
+    subject = filled(tmp_path)
+    subject.keep(WHERE)
+    os.truncate(segment(tmp_path, 3), 100)
+    with pytest.raises(BisyncError, match="snapshot-.*-000003.rdb cannot be read"):
+        read(subject)
+    assert not subject.whole_so_far
+
+
 def test_at_its_bound_what_was_read_goes_first_and_then_it_is_an_error(tmp_path: pathlib.Path) -> None:
     async def main() -> None:
         subject = spool(tmp_path, limit_bytes=14_000)
@@ -155,7 +186,7 @@ def test_at_its_bound_what_was_read_goes_first_and_then_it_is_an_error(tmp_path:
             await anext(pieces)
         subject.write(DATA[20])
         assert not subject.whole_so_far, "its beginning is gone"
-        assert "snapshot-000000.rdb" not in files(tmp_path)
+        assert not list(tmp_path.glob("snapshot-*-000000.rdb"))
         with pytest.raises(BisyncError, match="cannot be spooled") as caught:
             for data in DATA[21:]:
                 subject.write(data)

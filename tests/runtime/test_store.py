@@ -55,6 +55,15 @@ class TestKeeping:
         store.forget_job("orders")
         assert (store.checkpoint("orders", "forward"), store.checkpoint("stock", "forward")) == (None, "f")
 
+    def test_settings_are_kept_by_job_and_name_and_can_be_taken_back(self, store: Store) -> None:
+        store.save_settings("orders", {"a": 1, "b": 0}, T)
+        store.save_settings("stock", {"a": 5}, T)
+        store.save_settings("orders", {"a": 2, "c": 3, "d": None}, T)
+        assert store.settings("orders") == {"a": 2, "b": 0, "c": 3}
+        store.save_settings("orders", {"a": None, "c": None}, T)
+        store.forget_job("orders")
+        assert (store.settings("orders"), store.settings("stock")) == ({"b": 0}, {"a": 5})
+
     def test_everything_is_there_after_opening_again(self, path: pathlib.Path) -> None:
         with Store.open(path) as s:
             s.record_job("orders", "bidirectional", ["east", "west"], T)

@@ -1,6 +1,7 @@
 """Values that a full copy takes in pieces: what comes out is what was there, and readers see nothing in between."""
 
 import pathlib
+import random
 import threading
 
 import pytest
@@ -34,6 +35,13 @@ def fill(server: LocalServer) -> None:
             client.xgroup_createconsumer(f"stream:{n}", "group", "idle")
             client.pexpireat(f"hash:{n}", SOON_MS)
             client.pexpireat(f"string:{n}", SOON_MS)
+        some = [random.Random(n).randbytes(100) for n in range(5)]  # too big to go whole, and one piece is enough
+        client.rpush("list:one", *some)
+        client.sadd("set:one", *some)
+        client.hset("hash:one", mapping=dict(zip(some, some)))
+        client.zadd("zset:one", {member: n for n, member in enumerate(some)})
+        client.set("string:one", b"".join(some))
+        client.xadd("stream:one", {"a": b"".join(some)}, id="1-1")
         client.xgroup_create("empty stream", "group", "5-5", mkstream=True)
         client.execute_command("XADD", "emptied", "7-7", "f", "v")
         client.xdel("emptied", "7-7")

@@ -1,0 +1,22 @@
+-- A store as version 3 of its tables left it.
+BEGIN TRANSACTION;
+CREATE TABLE checkpoints (job TEXT NOT NULL, channel TEXT NOT NULL, tag TEXT NOT NULL, saved_at_ms INTEGER NOT NULL, PRIMARY KEY (job, channel));
+INSERT INTO "checkpoints" VALUES('orders','forward','f',1700000000000);
+CREATE TABLE conflict_totals (job TEXT NOT NULL, kind TEXT NOT NULL, total INTEGER NOT NULL, PRIMARY KEY (job, kind));
+CREATE TABLE conflicts (id INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, epoch INTEGER NOT NULL, number INTEGER NOT NULL, found_ms INTEGER NOT NULL, settled_ms INTEGER, undone_ms INTEGER, state TEXT NOT NULL, database INTEGER NOT NULL, key BLOB NOT NULL, kind TEXT NOT NULL, name BLOB NOT NULL, policy TEXT NOT NULL, winner TEXT NOT NULL, rule TEXT NOT NULL, certain INTEGER NOT NULL, counts TEXT NOT NULL, offsets TEXT NOT NULL, writes TEXT NOT NULL, replaced_site TEXT, replaced_kind TEXT, replaced_expires_ms INTEGER, replaced_size INTEGER, replaced_digest TEXT, kept TEXT NOT NULL, size INTEGER NOT NULL, replaced_value BLOB, servers INTEGER);
+CREATE TABLE events (id INTEGER PRIMARY KEY, job TEXT NOT NULL, at_ms INTEGER NOT NULL, level TEXT NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
+CREATE TABLE jobs (name TEXT PRIMARY KEY, topology TEXT NOT NULL, sites TEXT NOT NULL, created_ms INTEGER NOT NULL);
+INSERT INTO "jobs" VALUES('orders','bidirectional','["east", "west"]',1700000000000);
+CREATE TABLE reports (job TEXT PRIMARY KEY, report TEXT NOT NULL, at_ms INTEGER NOT NULL);
+CREATE TABLE servers (id INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, closed INTEGER NOT NULL, sites TEXT NOT NULL);
+CREATE TABLE states (id INTEGER PRIMARY KEY, job TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL);
+CREATE INDEX states_of_job ON states (job, id);
+CREATE INDEX events_of_job ON events (job, id);
+CREATE INDEX conflicts_of_job ON conflicts (job, id, state, found_ms, size);
+CREATE INDEX conflicts_of_life ON conflicts (job, epoch, number);
+CREATE INDEX conflicts_of_unit ON conflicts (job, database, key, kind, name);
+CREATE INDEX conflicts_open ON conflicts (job, database, key) WHERE state = 'open';
+DELETE FROM "sqlite_sequence";
+COMMIT;
+PRAGMA application_id = 1114198905;
+PRAGMA user_version = 3;
