@@ -35,7 +35,7 @@ histories: .venv/.ready  ## run 100,000 random histories of the simulated pair (
 test-deep: .venv/.ready redis  ## run all tests with many more random examples (an hour or more)
 	BISYNC_HYPOTHESIS_PROFILE=deep $(PY) -m pytest $(ARGS)
 
-test-versions: .venv/.ready redis  ## run the tests of every pair of server versions (half an hour; docs/versions.md)
+test-versions: .venv/.ready redis  ## run the tests of every pair of server versions (a quarter of an hour; docs/versions.md)
 	-@deploy/get-servers
 	BISYNC_VERSIONS=all $(PY) -m pytest tests/versions --junitxml=.tmp/versions.xml $(ARGS); status=$$?; \
 	  $(PY) -m tests.versions.table .tmp/versions.xml; exit $$status

@@ -115,6 +115,9 @@ def _print(job: "Job", plan: "Plan") -> None:
         console.print(table)
         if plan.counts[kind] > len(some):
             console.print(Text(f"  ... and {plan.counts[kind] - len(some):,} more"))
+    if plan.counts["different"] > job.conflicts.keep_entries:
+        text = f"Warning: the log keeps {job.conflicts.keep_entries:,} conflicts, and more values would be replaced."
+        console.print(Text(f"{text} Raise keep_entries (and keep_bytes) under [conflicts] first.", "yellow"))
     if job.full_copy.target_not_empty != "reconcile":
         text = f'Note: the job file says target_not_empty = "{job.full_copy.target_not_empty}", so `bisync run` would'
         console.print(Text(f'{text} not do this. Say "reconcile" there.'))

@@ -17,7 +17,7 @@ from bisync.core.actions import Conflict, Replaced
 from bisync.core.commands import EVERY_KEY, TTL, Write, same_place
 from bisync.core.floor import Lows
 from bisync.core.operation import Operation
-from bisync.core.pending import PendingWrites, Place
+from bisync.core.pending import Pending, PendingWrites, Place
 from bisync.core.policy import Contender, Verdict, judge
 from bisync.core.position import Clock
 from bisync.core.record import Record
@@ -177,6 +177,14 @@ class Arbiter:
                     if not is_wide(write):
                         unit = Unit(write.database, write.key)
                         self.arbitrate(unit, None, {site: start}, arbitration.authority)
+
+    def taint_since(self, site: str, writes: Iterable[Pending]) -> None:
+        """Taint what these writes, which are pending no more, computed from keys that have just turned out unequal."""
+        if self._opened:
+            for write in writes:
+                for op in write.operations:
+                    if op.row is not None:
+                        self.taint(site, write.start, op)
 
     def mark_dirty(self, site: str, start: int, op: Operation) -> None:
         """A write at the site that will be restored, after the fence was asked for, is in danger of being overtaken."""

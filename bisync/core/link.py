@@ -134,9 +134,15 @@ class Link:
         self.queued_bytes += item.memory
 
     def forget(self, applied: Clock) -> None:
-        """Nothing up to this clock need be sent: the target's stream has shown that it was applied."""
-        while self._queue and (clock := self._queue[0].clock) is not None and clock <= applied:
-            self.queued_bytes -= self._queue.popleft().memory
+        """No write up to this clock need be sent: the target's stream has shown that it was applied."""
+        kept = []
+        while self._queue and ((clock := self._queue[0].clock) is None or clock <= applied):
+            item = self._queue.popleft()
+            if clock is None:
+                kept.append(item)  # a round's
+            else:
+                self.queued_bytes -= item.memory
+        self._queue.extendleft(reversed(kept))
 
     def take(self) -> list[Item]:
         """The items of the next transaction: as many as its bounds allow, one at least (or none where none is)."""

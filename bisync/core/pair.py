@@ -69,6 +69,7 @@ class Pair:
         for site, place in taken.places.items():
             self.floors.begin(site, place)
         self.copying = Copying.resumed(rules, taken.tags)
+        self.copying.stands = not taken.lost  # what took a tag away may have taken copied keys away
         self.rounds = Rounds(rules, epoch, self.arbiter, self.channels, taken.notes)
         self.reconciling = Reconciling(rules, self.copying, self.arbiter, self.rounds, self.channels)
         resuming = rules.bidirectional and self.copying.finished
@@ -182,6 +183,7 @@ class Pair:
         for write in seen_back:
             self._check_failed(across, write)
             self.reconciling.seen_back(write)
+        self.arbiter.taint_since(across.origin, seen_back)  # what was unequal there was found out just now
         for command in entry.commands:
             key = command.args[1] if len(command.args) > 1 else b""
             if key == self._beat_key:

@@ -35,7 +35,9 @@ def writes_made(pair: SimulatedPair, site: str, *, after: int = 0) -> list[Made]
         understood = [understand(c, pair.now_ms, pair.now_ms) for c in commands]
         operations = [o for o in understood if isinstance(o, Operation)]
         if operations and entry.start >= after:
-            found.append(Made(stream_clock(copy, entry.end), seen, operations, entry.tag is not None))
+            # an engine that begins to read there does not know what the site had seen when it deleted a key
+            by_server = entry.tag is not None
+            found.append(Made(stream_clock(copy, entry.end), START if by_server else seen, operations, by_server))
         if entry.tag is not None:
             seen = max(seen, entry.tag.applied)
     return found

@@ -297,8 +297,9 @@ class SimulatedPair:
         """
         source, target = self.rules.sites
         reverse = pair.channels.get(target)
-        if self._spooled is not None and self.spools and not pair.copying.compares:
-            self._use_snapshot(pair, *self._spooled)
+        spooled = self._spooled if self.spools and pair.copying.stands and not pair.copying.compares else None
+        if spooled is not None and pair.floors.now().get(source) == spooled[1]:
+            self._use_snapshot(pair, *spooled)
             self._guarded(lambda p: p.tick(self.now_ms))
         elif reverse is not None and not self._holding:
             self._holding = True
@@ -395,6 +396,7 @@ class SimulatedPair:
             finally:
                 self._collect()  # what was committed must be remembered, also where the life ends here
         except TagLost:
+            self._spooled = None  # what took the tag away may have taken copied keys away
             self.reconnect()
         except Superseded as e:
             self.pair, self.superseded = None, e

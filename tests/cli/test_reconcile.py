@@ -22,7 +22,7 @@ def test_the_plan_says_what_would_be_done_and_does_nothing(tmp_path: pathlib.Pat
         file = jobs.job_file(tmp_path, east.url, west.url)
         with file.open("a") as more:
             more.write('[objects]\ndatabases = { 0 = 0, 3 = 5 }\nexclude = ["tmp:*"]\n')
-            more.write('[conflicts]\nrules = [{ keys = ["stock:*"], policy = "prefer:west" }]\n')
+            more.write('[conflicts]\nkeep_entries = 2\nrules = [{ keys = ["stock:*"], policy = "prefer:west" }]\n')
         with east.client() as here, west.client() as there, east.client(3) as third, west.client(5) as fifth:
             here.mset(
                 {"same": 1, "tmp:1": 1, "only:e": 1, "name": "ann", "stock:1": 5, **{f"e{n}": n for n in range(30)}}
@@ -47,6 +47,7 @@ def test_the_plan_says_what_would_be_done_and_does_nothing(tmp_path: pathlib.Pat
     }
     assert different["kÿ"]["database"] == 3 and "set" in different["kÿ"]["target"] and different["name"]["size"] > 0
     assert found["winners"] == {"east": 2, "west": 1} and found["compared"] == 36
+    assert "the log keeps 2 conflicts, and more values would be replaced" in text
     for said in (
         "only at east: 31, to be copied to west",
         "... and 29 more",

@@ -171,3 +171,14 @@ def test_each_command_of_an_item_counts_for_the_memory_that_it_takes() -> None:
     assert subject.queued_bytes == 40 + ITEM_BYTES + 4 * PART_BYTES
     subject.take()
     assert subject.queued_bytes == 0
+
+
+def test_what_was_applied_is_forgotten_also_where_a_rounds_items_stand_first() -> None:
+    subject = link()
+    fence, writes = Item("fence", [], 7, number=1), [item(n) for n in range(3)]
+    for i in (fence, *writes):
+        subject.put(i)
+    assert writes[1].clock is not None
+    subject.forget(writes[1].clock)
+    assert subject.take() == [fence, writes[2]]
+    assert subject.queued_bytes == 0

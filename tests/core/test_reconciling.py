@@ -126,6 +126,8 @@ def test_clients_writes_that_meet_while_a_key_is_settled_are_in_the_log_at_once(
     for x in RULES.sites:
         pair.read(x, 1 << 16)
     [told] = pair.log
+    (held,) = core.arbiter
+    assert held.record is not None and not held.record.quiet, "it is told whatever comes of it"
     assert told.state == "open" and told.counts == {"east": 2, "west": 2} and len(core.arbiter) == 1
     pair.drain()
     assert strings(pair)["k"] in (b"1ew", b"1we")

@@ -21,10 +21,19 @@ def test_every_history_keeps_every_promise(part: int) -> None:
     assert not failed
 
 
-@pytest.mark.parametrize(
-    "seed",
-    [pytest.param(419381, id="a flush took notes away, and the life that saw it ended before it wrote them again")],
-)
+WENT_WRONG = {
+    419381: "a flush took notes away, and the life that saw it ended before it wrote them again",
+    54837: "a key had expired, and what the same transaction computed from it was not tainted",
+    80824: "a command failed, and what the same transaction computed from its key was not tainted",
+    83964: "a rename of a key that differed, and writes after it in the same transaction",
+    65985: "a flush took a newer tag away while items of rounds stood first in the queue",
+    52321: "a flush took copied keys away, and the copy went on with the same snapshot",
+    70927: "a server deleted an expired key just where an engine began to read",
+}
+"""Seeds, and what went wrong with each. A seed that is drawn otherwise by now says nothing, and does no harm."""
+
+
+@pytest.mark.parametrize("seed", WENT_WRONG)
 def test_histories_that_went_wrong_once(seed: int) -> None:
     assert broken(seed) == []
 

@@ -2,6 +2,7 @@
 
 import itertools
 import pathlib
+import signal
 from typing import Any
 
 import pytest
@@ -149,7 +150,9 @@ def test_writes_at_both_sites(tmp_path: pathlib.Path, first: str, second: str) -
         engine = world.synchronised_engine()
         world.start_writers(3)
         for turn in range(3):
+            engine.send(signal.SIGSTOP)  # so that neither site can have seen what the other one was written
             _write_same_keys(world, turn)
+            engine.send(signal.SIGCONT)
         follow(world.west, world.known, 0)
         world.wait_drained(engine)
         follow(world.east, world.known, 1)
