@@ -369,8 +369,11 @@ def formats(source: Side, target: Side) -> Finding:
     theirs, ours = rdb_version(source.survey), rdb_version(target.survey)
     names = f"{product(source.survey)} to {product(target.survey)}"
     if theirs > ours:
-        reason = f"{names}: the target cannot read values in the source's format (RDB {theirs}, it knows {ours})"
-        return Finding("failed", reason, "use a target of the same version as the source, or newer")
+        reason = (
+            f"{names}: the target knows RDB {ours} and the source writes {theirs}: values of newer formats are made "
+            "anew from commands; those of modules cannot be, and commands that the target lacks are refused"
+        )
+        return Finding("warning", reason, "use a target of the same version as the source, or newer, if you can")
     if release(source.survey)[:1] > release(target.survey)[:1]:
         reason = f"{names}: the target is older, and lacks commands that clients of the source may use"
         return Finding("warning", reason, "use a target of the same version as the source, or newer")

@@ -151,7 +151,8 @@ class Building:
         yield from self._batches(b"HMSET", [word for name, value, _ in fields for word in (name, value)], 2)
         mortal = sorted((ms, name) for name, _, ms in fields if ms is not None)
         if mortal:
-            self._needs("a time to live of a field", 7, 4)
+            if not self.server.expires_fields:
+                raise Unknown("a time to live of a field came with Redis 7.4 and Valkey 9.0")
             self.mortal = True
         for ms, group in itertools.groupby(mortal, key=lambda pair: pair[0]):
             for some in batches([name for _, name in group], 1):
@@ -192,12 +193,14 @@ class Building:
                     *(b"RETRYCOUNT", element.deliveries, b"FORCE"),
                 )
             case StreamIdempotence():
-                self._needs("the recognition of repetitions", 8, 6)
+                if not self.server.since(8, 6):
+                    return  # every stream has the settings; it matters where there are records, too
                 yield (
                     *(b"XCFGSET", self.under, b"IDMP-DURATION", element.duration_s),
                     *(b"IDMP-MAXSIZE", element.max_entries),
                 )
             case StreamRecord():
+                self._needs("the recognition of repetitions", 8, 6)
                 yield b"XIDMPRECORD", self.under, element.producer, element.idempotence_id, _id(element.id)
 
     def _end_stream(self) -> Iterator[Words]:

@@ -11,8 +11,14 @@ class Server:
     """
 
     version: tuple[int, ...] = ()  # of Redis, as `redis_version` of INFO has it; (): not known
+    valkey: tuple[int, ...] = ()  # of Valkey, which says that it is Redis 7.2.4; (): it is none
     payload_version: int | None = None  # the newest RDB version that its RESTORE takes; None: not known
 
     def since(self, *version: int) -> bool:
         """Is it this version of Redis, or newer?"""
         return not self.version or self.version >= version
+
+    @property
+    def expires_fields(self) -> bool:
+        """Does it know times to live of single fields of a hash?"""
+        return self.valkey >= (9,) if self.valkey else self.since(7, 4)

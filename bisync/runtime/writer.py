@@ -82,10 +82,12 @@ class Writer:
         """What the target's server is, as far as it tells. The tag must stand there: its DUMP says the RDB version."""
         reply = await self._connection.request(b"INFO", b"server")
         lines = reply.decode(errors="replace").splitlines() if isinstance(reply, bytes) else []
-        version = next((line.partition(":")[2] for line in lines if line.startswith("redis_version:")), "")
+        fields = dict(line.partition(":")[::2] for line in lines)
         dump = await self._connection.request(b"DUMP", self._key)
         payload_version = int.from_bytes(dump[-FOOTER_BYTES:][:2], "little") if isinstance(dump, bytes) else None
-        return Server(tuple(map(int, re.findall(r"\d+", version)[:3])), payload_version)
+        return Server(
+            _numbers(fields.get("redis_version", "")), _numbers(fields.get("valkey_version", "")), payload_version
+        )
 
     async def read_notes(self) -> Notes:
         """The notes of open arbitrations at this site."""
@@ -113,6 +115,10 @@ class Writer:
             refused = isinstance(await self._connection.request(b"SELECT", middle), Exception)
             low, high = (low, middle) if refused else (middle + 1, high)
         return low
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
 
 
 async def take(rules: Rules, writers: Sequence[Writer], engine: str, memory: Memory) -> tuple[int, Taken]:

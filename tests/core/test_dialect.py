@@ -42,3 +42,26 @@ def test_a_list_is_turned_by_the_old_command() -> None:
     args = (b"LMOVE", b"a", b"b", b"right", b"left")
     assert spoken(args, Server((6, 0))) == (b"RPOPLPUSH", b"a", b"b")
     assert spoken((b"LMOVE", b"a", b"b", b"LEFT", b"LEFT"), Server((6, 0)))[0] == b"LMOVE", "there is none for this"
+
+
+@pytest.mark.parametrize(
+    ("line", "version", "expected"),
+    [
+        ("HSETEX k KEEPTTL FIELDS 1 f v", (7, 0), "HMSET k f v"),
+        ("HSETEX k KEEPTTL FIELDS 1 f v", (8, 0), "HSETEX k KEEPTTL FIELDS 1 f v"),
+        ("XGROUP SETID s g 1-1 ENTRIESREAD 5", (6, 2), "XGROUP SETID s g 1-1"),
+        ("XGROUP CREATE s g 1-1 MKSTREAM", (6, 2), "XGROUP CREATE s g 1-1 MKSTREAM"),
+        ("XSETID s 1-1 ENTRIESADDED 5 MAXDELETEDID 0-1", (6, 2), "XSETID s 1-1"),
+        ("XSETID s 1-1 ENTRIESADDED 5 MAXDELETEDID 0-1", (7, 0), "XSETID s 1-1 ENTRIESADDED 5 MAXDELETEDID 0-1"),
+        ("SET k v KEEPTTL", (6, 0), "SET k v KEEPTTL"),
+    ],
+)
+def test_options_that_an_older_server_lacks_are_said_otherwise_or_left_out(
+    line: str, version: tuple[int, int], expected: str
+) -> None:
+    assert spoken(tuple(line.encode().split()), Server(version)) == tuple(expected.encode().split())
+
+
+def test_a_value_that_keeps_its_time_to_live_is_set_by_a_script_before_6_0() -> None:
+    words = spoken((b"SET", b"k", b"v", b"KEEPTTL"), Server((5, 0)))
+    assert (words[0], words[2:]) == (b"EVAL", (1, b"k", b"v"))

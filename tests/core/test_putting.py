@@ -153,6 +153,18 @@ def test_what_the_newest_streams_know_besides() -> None:
     ]
 
 
+def test_settings_that_an_older_server_lacks_are_left_out_where_nothing_was_recorded() -> None:
+    words = building("stream", server=Server((8, 2))).add([*STREAM, StreamIdempotence(7, 5)], NOW_MS)
+    assert not any(some[0] == b"XCFGSET" for some in words)
+
+
+def test_valkey_9_knows_fields_that_expire_though_it_says_that_it_is_redis_7_2() -> None:
+    valkey = Server((7, 2, 4), (9, 1, 2))
+    assert building("hash", server=valkey).add([(b"f", b"v", LATER_MS)], NOW_MS)
+    with pytest.raises(Unknown):
+        building("hash", server=Server((7, 2, 4), (8, 1, 1))).add([(b"f", b"v", LATER_MS)], NOW_MS)
+
+
 def test_an_array_goes_on_where_it_was() -> None:
     assert made("array", [ArrayState(1, 6), (3, b"v")])[1:] == [
         *("ARSET tmp 3 v", "ARCOUNT tmp"),
@@ -164,9 +176,9 @@ def test_an_array_goes_on_where_it_was() -> None:
     ("kind", "element", "version", "text"),
     [
         ("stream", STREAM[0], (4, 0), "streams came with Redis 5.0"),
-        ("hash", (b"f", b"v", LATER_MS), (7, 0), "a time to live of a field came with Redis 7.4"),
+        ("hash", (b"f", b"v", LATER_MS), (7, 0), "a time to live of a field came with Redis 7.4 and Valkey 9.0"),
         ("array", (0, b"v"), (8, 6), "arrays came with Redis 8.8"),
-        ("stream", StreamIdempotence(7, 5), (8, 2), "the recognition of repetitions came with Redis 8.6"),
+        ("stream", StreamRecord(b"p", b"i", (1, 1)), (8, 2), "the recognition of repetitions came with Redis 8.6"),
         ("stream", StreamPending((1, 1), 1, 1, False), (8, 6), "an entry that was given back came with Redis 8.8"),
         ("module", b"x", (7, 0), "no command makes a value of a module"),
     ],
