@@ -24,7 +24,8 @@ PIECE_BYTES = 1 << 18
 SEGMENT_BYTES = 64 << 20
 MEMORY_BYTES = 8 << 20
 RESERVE_BYTES = 64 << 20
-"""So much of the disk is left to others."""
+"""So much of the disk is left to others, of a small one its 20th part."""
+RESERVE_PART = 20
 
 SEGMENTS, MANIFEST = "snapshot-{}-{:06}.rdb", "snapshot.json"
 
@@ -168,7 +169,8 @@ class Spool:
             disk = os.statvfs(folder)
         except OSError as e:
             raise self._full(e.strerror or str(e)) from None
-        return max(0, min(room, disk.f_bavail * disk.f_frsize - self._reserve))
+        reserve = min(self._reserve, disk.f_blocks * disk.f_frsize // RESERVE_PART)
+        return max(0, min(room, disk.f_bavail * disk.f_frsize - reserve))
 
     def _full(self, why: str) -> BisyncError:
         return BisyncError(

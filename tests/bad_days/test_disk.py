@@ -1,6 +1,7 @@
 """The store and the journal on bad days: the sync does not depend on the store, and says when it cannot be written."""
 
 import pathlib
+import random
 import sqlite3
 
 import pytest
@@ -99,14 +100,23 @@ class TestAFullDisk:
             day.finish(engine)
 
     def test_from_the_start_of_a_new_job(self, tmp_path: pathlib.Path, small_disk: SmallDisk) -> None:
-        """The snapshot has no room either: that is an error, and nothing was changed."""
+        """A small snapshot needs no disk."""
         with BadDay(tmp_path, store="disk/orders.db") as day:
             day.write("east", "before")
             small_disk.fill()
-            day.refused("the snapshot cannot be spooled", "No space left", "make room")
-            assert day.west.do("EXISTS", "east:before") == 0
+            engine = day.start_engine()
+            day.reaches("west", "east:before")
+            day.logs(engine, SAYS_SO)
             small_disk.make_room()
-            day.finish(day.synchronised_engine())
+            day.logs(engine, "the store is written again")
+            day.finish(engine)
+
+    def test_a_snapshot_for_which_there_is_no_room(self, tmp_path: pathlib.Path, small_disk: SmallDisk) -> None:
+        """That is an error, and nothing was changed."""
+        with BadDay(tmp_path, store="disk/orders.db") as day:
+            day.east.do("SET", "large", random.Random(1).randbytes(12 << 20))
+            day.refused("the snapshot cannot be spooled", "there is room for", "make room")
+            assert day.west.do("EXISTS", "large") == 0
 
     def test_a_new_job_beside_another_in_a_full_store(self, tmp_path: pathlib.Path, small_disk: SmallDisk) -> None:
         with BadDay(tmp_path, store="disk/orders.db", tables=QUICK + 'journal = "memory"\n') as day:

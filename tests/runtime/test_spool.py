@@ -8,6 +8,7 @@ import trio
 
 from bisync.core.position import Position, stream_clock
 from bisync.errors import BisyncError
+from bisync.runtime import spool as spool_module
 from bisync.runtime.spool import MANIFEST, Snapshot, Spool
 
 WHERE = Snapshot(Position("a" * 40, 77, 3), stream_clock(2, 5))
@@ -197,17 +198,21 @@ def test_at_its_bound_what_was_read_goes_first_and_then_it_is_an_error(tmp_path:
     trio.run(main)
 
 
-def test_what_is_announced_and_does_not_fit_is_refused_at_once(tmp_path: pathlib.Path) -> None:
+def test_what_is_announced_and_does_not_fit_is_refused_at_once(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     subject = spool(tmp_path, limit_bytes=14_000)
     subject.expect(14_000)
     with pytest.raises(BisyncError, match="cannot be spooled"):
         subject.expect(14_001)
     spool(tmp_path).expect(1 << 30)
+    monkeypatch.setattr(spool_module, "RESERVE_PART", 1)  # all of the disk is left to others
     with pytest.raises(BisyncError, match="cannot be spooled"):
         spool(tmp_path, reserve_bytes=1 << 60).expect(1 << 30)
 
 
-def test_the_disk_is_never_filled(tmp_path: pathlib.Path) -> None:
+def test_the_disk_is_never_filled(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "RESERVE_PART", 1)
     subject = spool(tmp_path, reserve_bytes=1 << 60)
     for data in DATA[:7]:
         subject.write(data)
