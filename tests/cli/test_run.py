@@ -190,6 +190,7 @@ class TestLog:
 class Copying:
     keys: int = 0
     finished: bool = False
+    done: bool = False
 
 
 @attrs.define
@@ -203,12 +204,24 @@ class Keys:
 
 
 @attrs.define
+class Copier:
+    keys: Keys | None = None
+    keys_total: int | None = None
+
+
+@attrs.define
+class Reconciler:
+    done: int = 0
+    total: int | None = None
+
+
+@attrs.define
 class Life:
     """As much of an engine's life as the bar looks at."""
 
     pair: Pair | None = None
-    keys: Keys | None = None
-    keys_total: int | None = None
+    copier: Copier | None = None
+    reconciler: Reconciler | None = None
 
 
 class TestBar:
@@ -222,7 +235,7 @@ class TestBar:
         with CopyBar() as bar:
             bar(life)  # type: ignore[arg-type]
             assert capsys.readouterr().err == "", "nothing before the copy has begun"
-            life = Life(Pair(Copying(250)), Keys(3_000_000), 1000)
+            life = Life(Pair(Copying(250)), Copier(Keys(3_000_000), 1000))
             bar(life)  # type: ignore[arg-type]
             text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
             assert "full copy" in text and " 250/1000 keys 3.0 MB" in text, text
@@ -231,6 +244,12 @@ class TestBar:
             capsys.readouterr()
             bar(life)  # type: ignore[arg-type]
             assert capsys.readouterr().err == "", "nothing after it"
+
+    def test_shows_how_many_keys_were_compared(self, terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+        with CopyBar() as bar:
+            bar(Life(Pair(Copying(finished=True)), None, Reconciler(30, 200)))  # type: ignore[arg-type]
+        text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
+        assert "reconciling" in text and " 30/200 keys" in text, text
 
     @pytest.mark.parametrize("on_a_terminal", [True, False])
     def test_is_for_terminals_only(
@@ -255,5 +274,5 @@ class TestBar:
         self, terminal: None, capsys: pytest.CaptureFixture[str], total: int | None
     ) -> None:
         with CopyBar() as bar:
-            bar(Life(Pair(Copying(250)), Keys(), total))  # type: ignore[arg-type]
+            bar(Life(Pair(Copying(250)), Copier(Keys(), total)))  # type: ignore[arg-type]
         assert "250/" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)

@@ -18,6 +18,9 @@ url = "redis://127.0.0.1:1"
 url = "redis://127.0.0.1:2"
 [full_copy]
 target_not_empty = "overwrite"
+on_gap = "full"
+whole_bytes = 65_540
+piece_bytes = 65_541
 [objects]
 databases = { 0 = 3 }
 [commands]
@@ -41,7 +44,7 @@ queue_bytes = 65_538
 pending_bytes = 65_539
 checkpoint_every_ms = 101
 """
-NOT_IN_THE_JOB_FILE = {"checkpoint_bytes", "database_counts"}
+NOT_IN_THE_JOB_FILE = {"checkpoint_bytes", "database_counts", "servers"}
 
 
 def test_the_core_is_told_every_rule_of_the_job_file(tmp_path: pathlib.Path) -> None:
@@ -67,6 +70,9 @@ def test_the_core_is_told_every_rule_of_the_job_file(tmp_path: pathlib.Path) -> 
         pending_bytes=65_539,
         conflict_value_bytes=1,
         rebuild_bytes=65_537,
+        on_gap="full",
+        whole_bytes=65_540,
+        piece_bytes=65_541,
     )
     defaults = Rules("", "", "")
     same = {a.name for a in attrs.fields(Rules) if getattr(rules, a.name) == getattr(defaults, a.name)}
