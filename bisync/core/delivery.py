@@ -63,7 +63,10 @@ class Delivery:
         where a tag was lost: then only the stream can tell what is applied.
         """
         if self.resuming:
-            full = any(c.link.queued_bytes >= self.rules.queue_bytes for c in self.channels.values())
+            full = any(
+                c.link.queued_bytes >= self.rules.queue_bytes or c.pending.bytes >= self.rules.pending_bytes
+                for c in self.channels.values()
+            )
             self.resuming = (self.recovering or not full) and not all(c.reached_take for c in self.channels.values())
         return self.resuming
 

@@ -123,7 +123,7 @@ class Pair:
             return False  # no conflict goes off the record
         if x == self.rules.source and not self.copying.finished:
             return False  # what follows the snapshot waits until the copy is finished
-        if not self.copying.finished:
+        if not self.copying.finished or self._delivery.recovering_now:
             return True  # the echoes of the copied keys end the copy, so they must be read whatever is pending
         mine, bound = channel.pending.bytes, self.rules.pending_bytes
         across = self.channels.get(self.rules.other(x))

@@ -770,3 +770,19 @@ def test_a_job_that_refuses_removes_nothing_that_the_target_got_before_the_first
     pair.start()
     pair.drain()
     assert value(pair, b"early", "west") == value(pair, b"early", "east") == (b"1", b"2")
+
+
+@pytest.mark.parametrize("sites", [("east",), ("west",), SITES])
+def test_an_engine_goes_on_though_more_was_written_meanwhile_than_may_be_pending(sites: tuple[str, ...]) -> None:
+    """It reads before it sends; but what may be pending is bounded, and only sending makes room."""
+    pair = SimulatedPair(attrs.evolve(RULES, pending_bytes=5_000))
+    pair.start()
+    pair.drain()
+    pair.kill()
+    for number in range(100):
+        for site in sites:
+            pair.write(site, (b"SET", b"%d of %s" % (number, site.encode()), b"v" * 3_000))
+    pair.start()
+    pair.drain()
+    assert pair.equal
+    assert len(pair.dataset("west")) == 100 * len(sites)
