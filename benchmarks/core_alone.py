@@ -95,7 +95,8 @@ class Bench:
             answers = flight.replies - 5
             replies: list[object] = [b"OK", *[ANSWERS] * answers, [b"OK"] * answers, b"OK", b"OK", flight.tag.encode()]
             if self.rules.bidirectional:
-                guard = len(select(0) + pack(b"WATCH", self._key(action)) + pack(b"GET", self._key(action)))
+                guard = len(pack(b"WATCH", self._key(action)) + pack(b"GET", self._key(action)))
+                # a server says which database the next command is in; the SELECT 0 of the guard stands for that
                 self.held[channel.target] += action.payload[:-guard]
             self.pair.answered(action.origin, replies, self.now_ms)
         self.collect()
