@@ -33,7 +33,7 @@ histories: .venv/.ready  ## run 100,000 random histories of the simulated pair (
 	$(PY) -m bisync.testing.histories --histories $(or $(N),100000)
 
 test-deep: .venv/.ready redis  ## run all tests with many more random examples (an hour or more)
-	BISYNC_HYPOTHESIS_PROFILE=deep $(PY) -m pytest $(ARGS)
+	BISYNC_HYPOTHESIS_PROFILE=deep $(PY) -m pytest --timeout 0 $(ARGS)
 
 test-versions: .venv/.ready redis  ## run the tests of every pair of server versions (a quarter of an hour; docs/versions.md)
 	-@deploy/get-servers

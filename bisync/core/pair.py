@@ -124,7 +124,7 @@ class Pair:
         if x == self.rules.source and not self.copying.finished:
             return False  # what follows the snapshot waits until the copy is finished
         if not self.copying.finished or self._delivery.recovering_now:
-            return True  # the echoes of the copied keys end the copy, so they must be read whatever is pending
+            return True  # whatever is pending: echoes end the copy, and tell what a lost tag said
         mine, bound = channel.pending.bytes, self.rules.pending_bytes
         across = self.channels.get(self.rules.other(x))
         theirs = across.pending.bytes if across else 0

@@ -5,6 +5,7 @@ their floors, go on. So it is in use all the time.
 """
 
 import os
+import pathlib
 import secrets
 import signal
 from collections.abc import Callable
@@ -118,6 +119,7 @@ class Engine:
         """Run until SIGTERM or SIGINT. Raises Superseded, or the BisyncError that waiting cannot heal."""
         self._mirror.record_job()
         try:
+            _check_folder(self.job.journal_folder)
             with single_error(), self._passes.watching():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._stop_on_signal, nursery.cancel_scope)
@@ -162,6 +164,8 @@ class Engine:
                 anew = self._begins_anew(e)
                 if (isinstance(e, SiteError) and not e.heals and not anew) or damages >= DAMAGES_MAX:
                     raise
+                if isinstance(e, TagLost):
+                    self._shelf.forget()  # what took the tag away may have taken copied keys away
                 if isinstance(e, StreamError):
                     for x in [e.site] if e.site else self._intakes:
                         self._intakes[x].discard()  # the next life finds no floor there, and asks the server
@@ -280,3 +284,10 @@ def _open_store(job: Job) -> Store | None:
             return None
         raise
     return store
+
+
+def _check_folder(folder: pathlib.Path) -> None:
+    """Something else in the folder's place is a mistake, not a disk that may have room again."""
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        hint = "move the file away, or give the job another store"
+        raise BisyncError(f"{folder} is not a folder, so no journal can be kept there", hint=hint)

@@ -175,7 +175,7 @@ class TestTheJournal:
     def test_its_folder_is_a_file(self, tmp_path: pathlib.Path) -> None:
         (tmp_path / "orders.journal").write_text("mine")
         with BadDay(tmp_path) as day:
-            day.refused("orders.journal", "snapshot cannot be spooled")
+            day.refused("orders.journal", "is not a folder")
             assert (tmp_path / "orders.journal").read_text() == "mine"
 
     def test_it_is_damaged_between_two_starts(self, tmp_path: pathlib.Path) -> None:

@@ -5,6 +5,7 @@ client would get. Whatever it claims about itself is checked against the bytes t
 wrong. Sources: Redis `src/listpack.c`, `src/ziplist.c`, `src/zipmap.c` (2.8), `src/intset.c`.
 """
 
+import abc
 import struct
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
@@ -28,7 +29,7 @@ _ZIPLIST_INTEGERS: Final = {0xFE: 1, 0xC0: 2, 0xF0: 3, 0xD0: 4, 0xE0: 8}
 _UNKNOWN_COUNT: Final = 0xFFFF  # there are more elements than the header can count
 
 
-class _Chain:
+class _Chain(abc.ABC):
     """A pack whose elements stand one after the other up to an end mark."""
 
     header_bytes: int
@@ -62,9 +63,9 @@ class _Chain:
                 raise ValueError(f"a {self.noun} with another number of elements than it says")
         return out
 
+    @abc.abstractmethod
     def _walk(self, at: int, most: int, out: list[bytes]) -> int:
         """Append up to `most` elements from index `at` on; the index after them."""
-        raise NotImplementedError
 
 
 class Listpack(_Chain):
