@@ -145,10 +145,7 @@ while ours.entries[i] or theirs.entries[j] do
 end
 local last, deleted = highest(ours.last, theirs.last), highest(ours.deleted, theirs.deleted)
 local added = math.max(tonumber(ours.added) or 0, tonumber(theirs.added) or 0, #union)
-if kind == 'stream' then
-  extra = extra or last ~= theirs.last or (theirs.deleted ~= '' and deleted ~= theirs.deleted)
-    or (theirs.added ~= '' and added > tonumber(theirs.added))
-end
+extra = extra or kind == 'stream' and theirs.added ~= '' and added > tonumber(theirs.added)
 
 -- the groups that are not as the authority has them; what they wait for and no stream holds any more is put in and
 -- taken out again, as nothing else can be claimed
@@ -218,7 +215,11 @@ local function write()
     for name in pairs(present) do if not wanted[name] then redis.call('XGROUP', 'DESTROY', key, name) end end
   end
   for _, group in ipairs(remade) do make_group(group) end
-  if #ghosts > 0 then take_out_ghosts() end
+  if #ghosts > 0 then
+    take_out_ghosts()
+    deleted = highest(deleted, map(redis.call('XINFO', 'STREAM', key))['max-deleted-entry-id'] or '')
+  end
+  last = highest(last, deleted)  -- else XSETID refuses them
   if rebuild or #fresh > 0 or last ~= ours.last or deleted ~= ours.deleted or text(added) ~= ours.added then
     local numbers = {'ENTRIESADDED', text(added), 'MAXDELETEDID', deleted}
     if deleted == '' then numbers = {} end
@@ -241,6 +242,7 @@ if not done then
   if type(why) == 'table' then why = why.err end
   return redis.error_reply(tostring(why))
 end
+extra = extra or last ~= theirs.last or (theirs.deleted ~= '' and deleted ~= theirs.deleted)
 return {extra and 1 or 0, lost and 1 or 0}
 """
 
