@@ -88,7 +88,7 @@ def rdb_of(server: LocalServer) -> bytes:
 
 def ready_made(rdb: bytes) -> list[tuple[bytes, int]]:
     """The transactions that put all keys of a snapshot at a target, and how many replies each has."""
-    keys = SnapshotKeys(Rules("bench", "east", "west"), False)
+    keys = SnapshotKeys(Rules("bench", "east", "west"), None)
     commands = (command for key in keys.feed(rdb, 0) for _, command in key.parts)
     made = []
     while some := list(itertools.islice(commands, BATCH)):

@@ -10,7 +10,7 @@ from pathlib import Path
 from bisync.checks import Finding, Side
 from bisync.passwords import open_to_others
 from bisync.runtime.control import Refusal, acl_rule
-from bisync.runtime.probes import READ, WRITES
+from bisync.runtime.probes import READS, VECTORS, WRITES
 from bisync.runtime.survey import PROBE_KEY
 
 DAYS_LEFT = 14  # in which a certificate is to be renewed
@@ -84,10 +84,22 @@ def comparison(side: Side) -> Finding:
     if not side.survey.unread:
         return Finding("ok", f"the account {side.account!r} may read what `bisync verify` compares")
     reason = f"the account {side.account!r} may not use {_listed(side.survey.unread)} here"
-    remedy = _allow(side, side.survey.unread, set(READ), "+@read")
+    remedy = _allow_reading(side)
     if "reconcile" in (side.job.full_copy.target_not_empty, side.job.full_copy.on_gap):
         return Finding("failed", f"{reason}: the sites cannot be reconciled, as the job file wants it", remedy)
     return Finding("warning", f"{reason}: `bisync verify` could not compare all", remedy)
+
+
+def _allow_reading(side: Side) -> str:
+    """The rules that would allow what is compared.
+
+    To the server all commands of vector sets write, so `%R~*` does not do for those that read. Where bisync writes no
+    keys, a selector gives the right to these keys for these commands alone (7.0 and newer, as they are themselves).
+    """
+    vectors = [c for c in side.survey.unread if c in VECTORS and not side.questions.writes]
+    others = {c: reply for c, reply in side.survey.unread.items() if c not in vectors}
+    remedy = _allow(side, others, READS, "+@read")
+    return f"{remedy} (~* {' '.join('+' + c.lower() for c in vectors)})" if vectors else remedy
 
 
 def _listed(denied: Mapping[str, Refusal]) -> str:
@@ -103,4 +115,4 @@ def _allow(side: Side, denied: Mapping[str, Refusal], category: Collection[str],
     lacking = {command for command, rule in rules.items() if rule.startswith("+") and command in category}
     many = 2 * len(lacking) > len(category)
     words = [name if many and command in lacking else rule.replace(" ", "|") for command, rule in rules.items()]
-    return f"ACL SETUSER {side.account} {' '.join(dict.fromkeys(words))}"
+    return " ".join(("ACL SETUSER", str(side.account), *dict.fromkeys(words)))

@@ -19,9 +19,9 @@ COMMANDS_MAX, BYTES_MIN, BYTES_MAX = 10**9, 1 << 10, 1 << 40  # of a second
 class Limits:
     """Caps on what a channel sends to its target, and whether the copy yields. Each channel has all of the cap."""
 
-    # Commands per second that the full copy sends, at most.
+    # Commands per second that the full copy sends, or a comparison to each site, at most.
     copy_commands_per_s: int = attrs.field(default=0, metadata=whole(1, COMMANDS_MAX, "commands", zero=NO_CAP))
-    # Bytes per second that the full copy sends, at most.
+    # Bytes per second that the full copy sends, or a comparison exchanges with each site, at most.
     copy_bytes_per_s: int = attrs.field(default=0, metadata=whole(BYTES_MIN, BYTES_MAX, "bytes", zero=NO_CAP))
     # Commands per second that following sends, at most, on each channel.
     follow_commands_per_s: int = attrs.field(default=0, metadata=whole(1, COMMANDS_MAX, "commands", zero=NO_CAP))

@@ -4,13 +4,13 @@ What is done with a key that is not the same at both sites is decided in `bisync
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 import attrs
 
 from bisync.comparison import Difference, Place, compare
-from bisync.config import Job
+from bisync.config import Job, Site
 from bisync.conflict_options import core_policy
 from bisync.core import pending
 from bisync.core.commands import FUNCTIONS
@@ -18,12 +18,13 @@ from bisync.core.reconciling import Unequal, choose
 from bisync.core.rules import Rules
 from bisync.errors import BisyncError
 from bisync.runtime.control import Control
-from bisync.verify import CANDIDATES, TIMEOUT_S, Progress, Scan, missing_of, verify
+from bisync.verify import BATCH, CANDIDATES, TIMEOUT_S, Progress, Scan, missing_of, verify
 
 TOLERANCE_MS = 2_000  # expiries that are so close count as equal, as in `verify`
 TRIES = 8  # a key that was written during each of so many looks is settled without knowing whether it was unequal
 PAUSE_S = 0.2  # between two looks
 AGAIN = 16  # keys in such a look: the fewer, the shorter it takes
+REST_S = 0.25, 0.5  # a look has more keys than the last one after a shorter rest, fewer after a longer one
 SAMPLES = 10  # keys of each kind in a plan
 
 KINDS = ("only-source", "only-target", "different")
@@ -101,20 +102,33 @@ class Desk(Protocol):
         where this is the `last` look, settles them too.
         """
 
+    def read(self, site: str, commands: int, size: int) -> None:
+        """A site was asked so many commands, and so many bytes went to and fro."""
+
+    def rest(self) -> float:
+        """Called before each look at some keys. How long it waited for the limits of the job, in s."""
+
     def progress(self, done: int, total: int) -> None:
         """So many keys were looked at, at both sites together."""
 
 
-def compare_all(job: Job, desk: Desk, *, copies: bool) -> None:
-    """Compare every key of both sites in the job's scope. `copies`: is the first site copied, whatever it holds?
+def compare_all(
+    job: Job, desk: Desk, concerns: Callable[[pending.Place], bool] = lambda place: True, *, refuse_empty: bool = False
+) -> None:
+    """Compare the keys of both sites in the job's scope, those that `concerns` says yes to.
 
-    Raises SiteError where a site cannot be read, BisyncError where an empty site would be copied over one that is not.
+    Raises SiteError where a site cannot be read; with `refuse_empty` BisyncError where the first site is empty and the
+    other one is not.
     """
-    with Control(job.source, timeout_s=TIMEOUT_S) as source, Control(job.target, timeout_s=TIMEOUT_S) as target:
+
+    def control(site: Site) -> Control:
+        return Control(site, timeout_s=TIMEOUT_S, toll=lambda commands, size: desk.read(site.name, commands, size))
+
+    with control(job.source) as source, control(job.target) as target:
         scan = Scan(source, target, job.objects, desk.progress)
-        if copies:
+        if refuse_empty:
             _refuse_empty(job, scan)
-        _Comparing(job, scan, desk).run()
+        _Comparing(job, scan, desk, concerns).run()
 
 
 def empty_source(job: Job) -> BisyncError:
@@ -142,7 +156,9 @@ class _Comparing:
     job: Job
     scan: Scan
     desk: Desk
+    concerns: Callable[[pending.Place], bool]
     again: list[tuple[Place, Place, bytes]] = attrs.field(factory=list)  # keys that were being written
+    at_once: int = AGAIN  # keys in the next look: as many as the limits of the job allow in a moment
 
     def run(self) -> None:
         """A key that is at both sites is compared when the target is scanned, after the source.
@@ -152,18 +168,36 @@ class _Comparing:
         databases = list(self.scan.databases())
         for a, b in databases:
             for keys in self.scan.keys(a):
-                self._look(a, b, missing_of(keys, b))
+                for some in self._looks([key for key in keys if self.concerns((a.database, key))]):
+                    self._look(a, b, missing_of(some, b))
         for a, b in databases:
             for keys in self.scan.keys(b):
-                self._look(a, b, keys)
+                for some in self._looks([key for key in keys if self.concerns((a.database, key))]):
+                    self._look(a, b, some)
         self._look_again()
         if self.job.commands.function == "pass":
             self._functions()
 
+    def _looks(self, keys: Sequence[bytes], most: int = BATCH) -> Iterator[Sequence[bytes]]:
+        """Cut for looks, and wait before each until what was read before it is within the limits of the job.
+
+        Within a look there is hardly a wait, because a write that comes between two readings makes it useless.
+        """
+        at = 0
+        while at < len(keys):
+            waited_s = self.desk.rest()
+            if waited_s > REST_S[1]:
+                self.at_once = max(1, self.at_once // 2)
+            elif waited_s < REST_S[0]:
+                self.at_once = max(self.at_once, min(most, self.at_once * 2))
+            end = at + min(most, self.at_once)
+            yield keys[at:end]
+            at = end
+
     def _look(self, a: Place, b: Place, keys: Sequence[bytes]) -> None:
         if keys:
-            doubtful = self._compared(a, b, keys)
-            self.again += [(a, b, key) for key in keys if (a.database, key) in doubtful]
+            touched = self._compared(a, b, keys)
+            self.again += [(a, b, key) for key in keys if (a.database, key) in touched]
         if len(self.again) >= CANDIDATES:
             self._look_again()
 
@@ -177,10 +211,9 @@ class _Comparing:
             left = []
             for a, b in dict.fromkeys((a, b) for a, b, _ in again):
                 keys = [key for x, _, key in again if x == a]
-                for at in range(0, len(keys), AGAIN):
-                    some = keys[at : at + AGAIN]
-                    doubtful = self._compared(a, b, some, last=n == TRIES)
-                    left += [(a, b, key) for key in some if (a.database, key) in doubtful]
+                for some in self._looks(keys, AGAIN):
+                    touched = self._compared(a, b, some, last=n == TRIES)
+                    left += [(a, b, key) for key in some if (a.database, key) in touched]
             again = left
 
     def _compared(self, a: Place, b: Place, keys: Sequence[bytes], *, last: bool = False) -> Collection[pending.Place]:

@@ -79,6 +79,8 @@ class ChannelReport:
     bytes_done: int = 0  # bytes of the snapshot that it has read and applied
     pending: int = 0  # client writes whose echo has not been seen yet
     limits: LimitsReport = attrs.field(factory=LimitsReport)
+    target_keys_checked: int = 0  # keys of the target that the copy has looked at: are they in scope, in the snapshot?
+    target_keys_total: int | None = None  # how many of them there are about; None: that does not go on
 
 
 @attrs.frozen
@@ -320,6 +322,7 @@ def _conflicts(report: Report | None) -> dict[str, Any]:
     }
 
 
+_COPY_FIGURES = ("keys_done", "keys_total", "bytes_done", "target_keys_checked", "target_keys_total")
 _FIGURES = ("state", "lag_ms", "lag_bytes", "ops_per_s", "bytes_per_s", "applied_ops", "pending")
 
 
@@ -332,6 +335,6 @@ def _channel(channel: ChannelReport, alive: bool) -> dict[str, Any]:
         channel = attrs.evolve(channel, limits=still)
     return {
         **{f: getattr(channel, f) for f in _FIGURES},
-        "full_copy": {f: getattr(channel, f) for f in ("keys_done", "keys_total", "bytes_done")},
+        "full_copy": {f: getattr(channel, f) for f in _COPY_FIGURES},
         "limits": attrs.asdict(channel.limits),
     }

@@ -34,6 +34,7 @@ from bisync.status import (
 NOW = 1_700_000_000_123  # ms since 1970
 NOW_TEXT = "2023-11-14T22:13:20.123Z"
 A, B = "a" * 40, "b" * 40  # replication ids
+NOT_CHECKING = {"target_keys_checked": 0, "target_keys_total": None}
 
 
 @attrs.frozen
@@ -92,11 +93,11 @@ class TestDocument:
             "channels": {
                 "forward": {
                     **{"state": "synchronizing", "lag_ms": 3, **rates},
-                    "full_copy": {"keys_done": 10, "keys_total": 10, "bytes_done": 4_096},
+                    "full_copy": {"keys_done": 10, "keys_total": 10, "bytes_done": 4_096, **NOT_CHECKING},
                 },
                 "reverse": {
                     **{"state": "synchronizing", "lag_ms": None, **rates},
-                    "full_copy": {"keys_done": 0, "keys_total": None, "bytes_done": 0},
+                    "full_copy": {"keys_done": 0, "keys_total": None, "bytes_done": 0, **NOT_CHECKING},
                 },
             },
             "conflicts": {
@@ -165,7 +166,7 @@ class TestEngineGone:
     ) -> None:
         at = NOW - 200 if how == "dead" else NOW - REPORT_AGE_MS_MAX - 1
         limits = LimitsReport(100, 0, 99.0, 9_000.0, 0.5)
-        channels = {"forward": ChannelReport(state, 3, 120, 9.0, 9.0, 7_000, 10, 20, 30, 0, limits)}
+        channels = {"forward": ChannelReport(state, 3, 120, 9.0, 9.0, 7_000, 10, 20, 30, 0, limits, 40, 50)}
         pid = dead_pid if how == "dead" else os.getpid()
         save(job, report(state=state, reason="as it was", pid=pid, channels=channels), at)
         document = read_status(job, NOW)
@@ -179,7 +180,10 @@ class TestEngineGone:
             "state": "suspended" if state in RUNNING else state,
             **{"lag_ms": None, "lag_bytes": None, "ops_per_s": 0.0, "bytes_per_s": 0.0, "applied_ops": 7_000},
             **{"pending": 0, "limits": attrs.asdict(LimitsReport(100))},
-            "full_copy": {"keys_done": 10, "keys_total": 20, "bytes_done": 30},
+            "full_copy": {
+                **{"keys_done": 10, "keys_total": 20, "bytes_done": 30},
+                **{"target_keys_checked": 40, "target_keys_total": 50},
+            },
         }
         assert read_report(job, NOW) is None
 

@@ -178,6 +178,7 @@ class CopyBar:
     def __init__(self) -> None:
         self._bar: Any = None
         self._task: Any = None
+        self._what = ""
 
     def __enter__(self) -> "CopyBar":
         return self
@@ -190,6 +191,8 @@ class CopyBar:
         pair, copier, reconciler = life.pair, life.copier, life.reconciler
         if pair is not None and reconciler is not None and not pair.copying.done:
             self._show("reconciling", reconciler.done, reconciler.total, "")
+        elif pair is not None and copier is not None and copier.scan is not None:
+            self._show("checking the target", copier.scan.looked_at, copier.scan.total, "")
         elif pair is not None and copier is not None and copier.keys is not None and not pair.copying.finished:
             size = f"{copier.keys.bytes_done / 1e6:,.1f} MB"
             self._show("full copy", pair.copying.keys, copier.keys_total, size)
@@ -197,6 +200,8 @@ class CopyBar:
             self._close()
 
     def _show(self, what: str, done: int, total: int | None, size: str) -> None:
+        if self._what != what:
+            self._close()
         if self._bar is None:
             self._open(what)
         speed = self._bar.tasks[0].speed
@@ -212,7 +217,7 @@ class CopyBar:
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), *words, TimeRemainingColumn())
         # Drawn when the engine calls, and not by a thread of its own.
         self._bar = Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True)
-        self._task = self._bar.add_task(what, total=None, size="", rate="")
+        self._task, self._what = self._bar.add_task(what, total=None, size="", rate=""), what
         self._bar.start()
 
     def _close(self) -> None:

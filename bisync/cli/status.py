@@ -119,7 +119,9 @@ def _copied(copy: Mapping[str, Any]) -> str:
     done, total = copy["keys_done"], copy["keys_total"]
     if not done and total is None:
         return "-"
-    return f"{done:,}{'' if total is None else f' of {max(done, total):,}'} keys, {_bytes(copy['bytes_done'])}"
+    copied = f"{done:,}{'' if total is None else f' of {max(done, total):,}'} keys, {_bytes(copy['bytes_done'])}"
+    checked, there = copy["target_keys_checked"], copy["target_keys_total"]
+    return copied if there is None else f"{copied}; {checked:,} of {max(checked, there):,} keys of the target checked"
 
 
 def _bytes(number: float) -> str:

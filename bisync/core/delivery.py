@@ -123,7 +123,16 @@ class Delivery:
         )
         channel.worth_telling, channel.told_ms = False, now_ms
         sent = channel.link.send(items, clock, tag, lambda: self.rounds.notes_again(channel.target))
+        self._await_echo(channel, sent)
         self.actions.append(Send(channel.origin, sent.payload, sent.replies))
+
+    def _await_echo(self, channel: Channel, sent: Transaction) -> None:
+        """The target's stream will show it, if that is read. The source's stands still while the source is copied."""
+        across = self.channels.get(channel.target)
+        if across is None or across.reader is None:
+            return
+        if self.copying.finished or channel.target != self.rules.source:
+            channel.pending.awaited.add(sent.echo(), self.rules.pending_bytes)
 
     def _move_floors(self) -> None:
         for channel in self.channels.values():
@@ -303,6 +312,7 @@ class Delivery:
             pause_ms = min(RETRY_MS_MAX, RETRY_MS_MIN << min(channel.refusals, 10))
             channel.refusals += 1
             channel.link.paused_until_ms = now_ms + pause_ms
+        channel.pending.awaited.take_back(flight.tag)
         channel.link.unsend()
 
     def _set_aside(self, channel: Channel, flight: Transaction, refusal: Refusal) -> None:

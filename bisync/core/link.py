@@ -6,12 +6,14 @@ The WATCH and GET at the end are sent along with each transaction and guard the 
 them (WATCH is per database, hence the SELECT 0). While a transaction is under way the next batch grows.
 """
 
+import array
 import collections
 import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import attrs
 
+from bisync.core.awaited import AwaitedEcho
 from bisync.core.position import Clock
 from bisync.core.resp import EXEC, MULTI, pack, select
 from bisync.core.tag import Tag
@@ -49,7 +51,8 @@ class Item:
     @property
     def memory(self) -> int:
         """About how many bytes of memory it takes."""
-        return self.size + ITEM_BYTES + PART_BYTES * max(0, len(self.parts) - 1)
+        parts = len(self.parts)
+        return self.size + ITEM_BYTES + (PART_BYTES * (parts - 1) if parts > 1 else 0)
 
     def summary(self) -> str:
         """Its commands, short, for a person."""
@@ -73,6 +76,17 @@ class Transaction:
     clock: Clock  # what the tag says is applied once this is
     begins: list[int]  # for each item, the index of its first reply in EXEC's array; and the end
     selects: Collection[int]  # the items that begin with a SELECT
+    marker: bytes  # the SET of the tag, packed
+    size: int  # of the payload, up to the end of its EXEC
+    sizes: Sequence[int]  # of each command after the tag, EXEC included
+    database: int  # selected at its end
+
+    def echo(self) -> AwaitedEcho:
+        """What the target's stream will show of it, unless the target does something of its own."""
+        copied = (item for item in self.items if item.kind == "copied")
+        whole = all(len(item.parts) == item.operations or (item.parts and item.operations == 1) for item in copied)
+        bare = self.begins[-1] == 1
+        return AwaitedEcho(self.payload, self.size, self.marker, self.tag, self.database, self.sizes, bare, whole)
 
     def replies_of(self, n: int, results: Sequence[object]) -> Sequence[object]:
         """Of EXEC's array, the replies to the `n`th item, those of a SELECT before it included."""
@@ -178,8 +192,12 @@ class Link:
                 replies += 1
         begins.append(replies)
         pieces += (EXEC, self._guard)
+        payload = b"".join(pieces)
         # MULTI and EXEC, one QUEUED for each command, then SELECT, WATCH and GET
-        self.in_flight = Transaction(items, b"".join(pieces), 2 + replies + 3, tag, clock, begins, selects)
+        self.in_flight = Transaction(
+            *(items, payload, 2 + replies + 3, tag, clock, begins, selects, marker),
+            *(len(payload) - len(self._guard), array.array("q", map(len, pieces[2:-1])), database),
+        )
         return self.in_flight
 
     def _check_database(self, wanted: int) -> None:

@@ -1,6 +1,7 @@
 """From a command of a stream to what must be done about it: copied, changed, left out, set aside, or refused."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import overload
 
 import attrs
 
@@ -104,6 +105,37 @@ def interchangeable(mine: Operation, theirs: Operation) -> bool:
 def copied_operation(database: int, key: bytes, stale: bool, mortal: bool = False, home: int = 0) -> Operation:
     """A key of a full copy, or the removal of a stale one: it overwrites the whole key, and commutes with nothing."""
     return Operation((b"COPIED", key), database, b"", home, stale=stale, mortal=mortal)
+
+
+class CopiedOperations(Sequence[Operation]):
+    """Keys of a full copy, many at once. The operations are made when one is asked for: most never meet another one."""
+
+    def __init__(self, keys: Sequence[tuple[int, bytes, bool]], homes: Mapping[int, int]) -> None:
+        """`keys`: database at the source, key, has it a time to live? `homes`: the target's number of each database."""
+        self._keys, self._homes = keys, homes
+        self._made: list[Operation] | None = None
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, n: int) -> Operation: ...
+
+    @overload
+    def __getitem__(self, n: slice) -> Sequence[Operation]: ...
+
+    def __getitem__(self, n: int | slice) -> Operation | Sequence[Operation]:
+        return self._all[n]
+
+    def __iter__(self) -> Iterator[Operation]:
+        return iter(self._all)
+
+    @property
+    def _all(self) -> list[Operation]:
+        if self._made is None:
+            homes = self._homes
+            self._made = [copied_operation(db, key, False, mortal, homes[db]) for db, key, mortal in self._keys]
+        return self._made
 
 
 def held_operation(database: int, key: bytes) -> Operation:

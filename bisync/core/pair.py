@@ -17,11 +17,13 @@ from bisync.core.commands import FUNCTIONS
 from bisync.core.copying import CopiedKey, CopiedKeys, Copying, KeyPiece
 from bisync.core.delivery import Delivery
 from bisync.core.detection import Detector
+from bisync.core.doubts import Doubts
+from bisync.core.failures import Failures
 from bisync.core.floor import Floors
 from bisync.core.link import Item
 from bisync.core.moment import BEFORE_ALL, Moment
-from bisync.core.operation import WIPERS, Operation, copied_operation
-from bisync.core.pending import Pending, Place
+from bisync.core.operation import WIPERS, CopiedOperations, Operation, copied_operation
+from bisync.core.pending import Pending
 from bisync.core.position import START, Clock, Position, stream_clock
 from bisync.core.putting import remove_half_built
 from bisync.core.reconciling import Reconciling, Unequal
@@ -32,11 +34,11 @@ from bisync.core.tag import Tag, beat_key, open_key, tag_key
 from bisync.core.unit import Unit
 from bisync.errors import TagLost
 
-FAILURES_SAID = 1_000
-"""Of so many keys, in one life, it is an event that a write to them failed at the other site."""
-
 UNRECORDED_MAX = 10_000
 """So many conflicts may wait for the log; then reading waits too."""
+
+OPEN_MAX = 10_000
+"""So many units may be unsettled while the source is copied, as none of them can be settled before that is done."""
 
 
 @attrs.frozen
@@ -65,19 +67,20 @@ class Pair:
         self._positions = dict.fromkeys(rules.sites, 0)
         self.arbiter = Arbiter(rules, self._positions)
         self._detector = Detector(rules, self.arbiter)
+        self._failures = Failures(self.arbiter, self._actions)
         self.floors = Floors(taken.tags.values())
         for site, place in taken.places.items():
             self.floors.begin(site, place)
         self.copying = Copying.resumed(rules, taken.tags)
         self.copying.stands = not taken.lost  # what took a tag away may have taken copied keys away
         self.rounds = Rounds(rules, epoch, self.arbiter, self.channels, taken.notes)
-        self.reconciling = Reconciling(rules, self.copying, self.arbiter, self.rounds, self.channels)
+        self.doubts = Doubts(rules, self.copying)
+        self.reconciling = Reconciling(rules, self.copying, self.arbiter, self.rounds, self.channels, self.doubts)
         resuming = rules.bidirectional and self.copying.finished
         self._delivery = Delivery(
             *(rules, epoch, engine, self.channels, self.floors, self.copying, self.rounds, self._actions),
             *(resuming, resuming and taken.lost),
         )
-        self._said: set[Place] = set()  # keys of which it was said that a write to them failed across
         self._beat_key, self._open_key = beat_key(rules.job), open_key(rules.job)
         self.rounds.take_up_notes(self.floors)
 
@@ -101,7 +104,7 @@ class Pair:
         y = self.rules.other(x)
         own = tag_key(self.rules.job, self.rules.channel(y)) if y in self.channels else None
         channel = self.channels[x]
-        channel.reader = StreamReader(position, own)
+        channel.reader = StreamReader(position, own, self._pending[y].awaited if own else None)
         self._processed(channel, position.offset)
         self.floors.begin(x, position)
         if channel.applied == START:  # all that came before the first attach counts as applied
@@ -123,7 +126,7 @@ class Pair:
             return False  # no conflict goes off the record
         if x == self.rules.source and not self.copying.finished:
             return False  # what follows the snapshot waits until the copy is finished
-        if not self.copying.finished or self._delivery.recovering_now:
+        if (not self.copying.finished and not self.copying.finishing) or self._delivery.recovering_now:
             return True  # whatever is pending: echoes end the copy, and tell what a lost tag said
         mine, bound = channel.pending.bytes, self.rules.pending_bytes
         across = self.channels.get(self.rules.other(x))
@@ -179,11 +182,19 @@ class Pair:
             # of an earlier life, and newer than what the tag said: a client's flush took a newer tag away
             across.applied = across.resumed = across.told = tag.applied
             across.link.forget(tag.applied)
-        seen_back = across.pending.seen_back(tag.applied)
-        for write in seen_back:
-            self._check_failed(across, write)
-            self.reconciling.seen_back(write)
-        self.arbiter.taint_since(across.origin, seen_back)  # what was unequal there was found out just now
+        self._seen_back(across, tag.applied)
+        if entry.sent is not None and not entry.sent.names(self._beat_key, self._open_key):
+            channel.worth_telling = channel.worth_telling or not entry.sent.bare
+        else:
+            self._read_foreign(channel, entry, tag, now_ms)
+        if self._is_own(tag):
+            channel.reached_take = True
+            for number in tag.rounds:
+                self.rounds.came_back(channel.origin, number)
+        self._try_finish()
+
+    def _read_foreign(self, channel: Channel, entry: Entry, tag: Tag, now_ms: int) -> None:
+        """What a foreign write says beside its tag: a heartbeat, notes, or that there is something worth telling."""
         for command in entry.commands:
             key = command.args[1] if len(command.args) > 1 else b""
             if key == self._beat_key:
@@ -192,11 +203,14 @@ class Pair:
                 channel.worth_telling = True
             elif not channel.reached_take and not self._is_own(tag):
                 self.rounds.note_read(channel.origin, command.args)
-        if self._is_own(tag):
-            channel.reached_take = True
-            for number in tag.rounds:
-                self.rounds.came_back(channel.origin, number)
-        self._try_finish()
+
+    def _seen_back(self, channel: Channel, clock: Clock) -> None:
+        """The other site's stream has shown that it holds the writes of this channel's origin up to `clock`."""
+        seen_back = channel.pending.seen_back(clock)
+        for write in seen_back:
+            self._failures.check(channel, write)
+            self.reconciling.seen_back(write)
+        self.arbiter.taint_since(channel.origin, seen_back)  # what was unequal there was found out just now
 
     def _check_epoch(self, channel: Channel, tag: Tag) -> None:
         """Raises TagLost where the stream shows a life before this one whose epoch was as high.
@@ -224,6 +238,8 @@ class Pair:
         the deletion is the site's own, as one by its timer would be.
         """
         across = self.channels[channel.target]
+        if entry.sent is not None and entry.sent.whole:
+            return  # word for word what was sent: the server did nothing of its own
         deletions = echo.deleted_by_server(entry)
         if not deletions and not across.pending.holds_copied():
             return
@@ -246,44 +262,6 @@ class Pair:
                 own.append(operation)
         if own:
             self._written(channel, entry, own, channel.moments.at(entry.start) or _moment(now_ms), now_ms)
-
-    def _check_failed(self, channel: Channel, write: Pending) -> None:
-        """A command of it failed across, or found nothing there: the keys were unequal before. Its origin is right."""
-        if write.clock not in channel.failed and write.clock not in channel.missed:
-            return
-        loud = write.clock in channel.failed and not write.contested
-        applied = [o for o in write.operations if o.left is not None]
-        failed = [applied[at] for at in channel.failed.pop(write.clock, ()) if at < len(applied)]
-        if write.clock in channel.missed:
-            channel.missed.discard(write.clock)
-            failed += [o for o in applied if o.expires]
-        elif write.contested:
-            self._tell_failed(channel, failed)
-        for operation in failed:
-            for place in operation.written:
-                self.arbiter.failed(channel.origin, write.clock, place)
-        self._arbitrate_places(write, channel.origin, channel.origin, anew=write.contested)
-        if loud:
-            names = ", ".join(sorted({repr(key)[2:-1] for o in write.operations for _, key in o.written})[:5])
-            text = f"a command of {channel.origin} failed at {channel.target}: {names} differed. It is copied anew"
-            self._actions.append(Notice("warning", "unequal", text))
-
-    def _tell_failed(self, channel: Channel, failed: Sequence[Operation]) -> None:
-        """A write that met another one could not be applied across: said of some keys, in the log for all."""
-        for operation in failed:
-            places = set(operation.written) - self._said
-            if places and len(self._said) < FAILURES_SAID:
-                self._said |= places
-                command = repr(b" ".join(operation.args)[:200])[2:-1]
-                text = f"a write of {channel.origin} met another one and failed at {channel.target}: {command}"
-                self._actions.append(Notice("warning", "failed", text))
-
-    def _arbitrate_places(self, write: Pending, site: str, authority: str, *, anew: bool = False) -> None:
-        """Settle every key of a write, or with `anew` those that are not being settled already."""
-        for operation in write.operations:
-            for place in operation.written:
-                if not (anew and self.arbiter.covering(Unit(*place))):
-                    self.arbiter.arbitrate(Unit(*place), None, {site: write.start}, authority)
 
     def _begin_rounds(self) -> None:
         """Not before both streams are read: the echo of a fence that is older than a snapshot would never be seen."""
@@ -308,6 +286,10 @@ class Pair:
             mine = Pending(clock, entry.start, operations, channel.seen, when, size)
             self._detect(channel, mine)
             channel.pending.add(mine)
+            if clock <= self.channels[channel.target].seen:
+                self._seen_back(channel, clock)  # the other stream was read first, and has shown it already
+            if channel.origin == self.rules.target:
+                self._actions += self.doubts.forget_applied(channel)
         if clock > channel.resumed:  # else it was applied in an earlier life, and is read again for detection only
             operations = [left for o in operations if (left := o.left) is not None]
             parts = [(o.target_database, o.packed) for o in operations]
@@ -332,9 +314,15 @@ class Pair:
     def _detect(self, channel: Channel, mine: Pending) -> None:
         """Find what `mine` is concurrent with, before it is pending itself."""
         x, across = channel.origin, self.channels[channel.target].pending
+        floods = self.doubts.may_arise and len(self.arbiter) >= OPEN_MAX
         for operation in mine.operations:
             if len(across):
-                self._detector.compare(x, mine, operation, across)
+                if floods:
+                    self.doubts.met(operation, across)
+                else:
+                    self._detector.compare(x, mine, operation, across)
+            if self.doubts:
+                self.doubts.look(x, operation, mine.seen)
             self.arbiter.taint(x, mine.start, operation)
             self.arbiter.mark_dirty(x, mine.start, operation)
             self.reconciling.taint(x, mine.start, operation)
@@ -343,7 +331,11 @@ class Pair:
         self._detector.unsettled.clear()
         if self.copying.again and x == self.rules.target and not channel.reached_take and mine.clock > channel.resumed:
             # the copy that broke off may have overtaken it, and its snapshot cannot be asked any more
-            self._arbitrate_places(mine, x, self.rules.source)
+            if floods:
+                for operation in mine.operations:
+                    self.doubts.doubt(operation)
+            else:
+                self._failures.settle(mine, x, self.rules.source)
 
     # -- the full copy
     def hold(self, x: str, held: bool) -> None:
@@ -360,6 +352,8 @@ class Pair:
         reverse = self.channels.get(self.rules.target)
         self.copying.begin(self._own[0])
         channel.seen = seen if seen is not None else reverse.applied if reverse else START
+        if reverse is not None:
+            self._seen_back(reverse, channel.seen)
         channel.applied = channel.resumed = channel.told = self.copying.clock
         remove = remove_half_built(self.rules)  # by a copy that broke off
         channel.link.put(Item("piece", remove, sum(len(command) for _, command in remove)))
@@ -398,10 +392,13 @@ class Pair:
     def _copied_many(self, channel: Channel, keys: CopiedKeys, start: int) -> None:
         clock = self.copying.next_clock(len(keys.parts))
         if self.rules.bidirectional:
-            homes = {database: self.rules.database_at(self.rules.target, database) for database, _, _ in keys.places}
-            operations = [copied_operation(db, key, False, mortal, homes[db]) for db, key, mortal in keys.places]
+            numbers = {database for database, _, _ in keys.places}
+            homes = {database: self.rules.database_at(self.rules.target, database) for database in numbers}
+            operations = CopiedOperations(keys.places, homes)
             mine = Pending(clock, start, operations, channel.seen, BEFORE_ALL, keys.size)
-            self._detect(channel, mine)
+            across = self._pending[channel.target]
+            if self.doubts or len(self.arbiter) or across.touch((database, key) for database, key, _ in keys.places):
+                self._detect(channel, mine)  # else they meet nothing, and no operation is made of them
             channel.pending.add(mine)
         channel.link.put(Item("copied", keys.parts, keys.size, clock, operations=len(keys.parts)))
 
@@ -449,6 +446,8 @@ class Pair:
         if channel.pending.holds_copied() or (not self.rules.bidirectional and not channel.link.idle):
             return
         self.copying.finishing = True
+        if self.doubts:
+            self.copying.reconciling = self.rules.source
         parts = [*self.rounds.note_all_open(self.rules.target), *remove_half_built(self.rules)]
         channel.link.put(Item("finish", parts, sum(len(command) for _, command in parts)))
 
@@ -467,6 +466,8 @@ class Pair:
         """
         channel = self.channels[x]
         self._delivery.answered(channel, replies, now_ms)
+        if self.doubts and self.copying.done:
+            self.doubts.clear()
         for waiting in self.channels.values():  # an entry may have waited for a copy that is here now
             if waiting.inbox:
                 self._advance(waiting, now_ms)

@@ -6,10 +6,11 @@ built when the other site writes for the first time; one that never does costs n
 
 import collections
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
+from bisync.core.awaited import AwaitedEchoes
 from bisync.core.commands import EVERY_KEY
 from bisync.core.moment import Moment
 from bisync.core.near import Group, Held, Near
@@ -29,7 +30,7 @@ class Pending:
 
     clock: Clock
     start: int  # offset in the stream where reading must begin to read it again
-    operations: list[Operation]
+    operations: Sequence[Operation]
     seen: Clock  # the other site's last write that it had seen: its half of the vector clock
     when: Moment  # when it was made, as well as can be told
     size: int  # bytes of its commands in the stream
@@ -53,13 +54,19 @@ class PendingWrites:
         self._new: collections.deque[Pending] = collections.deque()  # the newest of them, not in the index yet
         self._by_place: dict[Place, Near] = {}
         self._wide = Group()
-        self.bytes = 0  # of memory, about
+        self._bytes = 0
+        self.awaited = AwaitedEchoes()  # of the transactions that apply them
 
     def __len__(self) -> int:
         return len(self._writes)
 
     def __repr__(self) -> str:
         return f"<PendingWrites {len(self._writes)}, {self.bytes} bytes>"
+
+    @property
+    def bytes(self) -> int:
+        """About how many bytes of memory they take, with the echoes that will show them."""
+        return self._bytes + self.awaited.bytes
 
     @property
     def oldest(self) -> Pending | None:
@@ -70,14 +77,14 @@ class PendingWrites:
         """Remember a write; each is newer than those before it."""
         self._writes.append(write)
         self._new.append(write)
-        self.bytes += write.memory
+        self._bytes += write.memory
 
     def seen_back(self, clock: Clock) -> list[Pending]:
         """Forget all writes up to `clock`, and return them: the other site's stream has shown that it holds them."""
         gone = []
         while self._writes and self._writes[0].clock <= clock:
             write = self._writes.popleft()
-            self.bytes -= write.memory
+            self._bytes -= write.memory
             if self._new and self._new[0] is write:
                 self._new.popleft()
             else:
@@ -97,6 +104,13 @@ class PendingWrites:
         """The pending operations that write or read a key, beside those that touch every key."""
         self._index_new()
         return self._by_place.get(place)
+
+    def touch(self, places: Iterable[Place]) -> bool:
+        """May a pending operation be about one of these keys?"""
+        if not self._writes:
+            return False
+        self._index_new()
+        return bool(self._wide.held) or not self._by_place.keys().isdisjoint(places)
 
     @property
     def wide(self) -> Group:

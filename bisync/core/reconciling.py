@@ -16,6 +16,7 @@ from bisync.core.arbitration import Arbiter
 from bisync.core.channel import Channel
 from bisync.core.commands import EVERY_KEY
 from bisync.core.copying import Copying
+from bisync.core.doubts import Doubts
 from bisync.core.link import Item
 from bisync.core.moment import BEFORE_ALL
 from bisync.core.operation import Operation, held_operation
@@ -53,7 +54,7 @@ class Unequal:
     key: bytes
     only_at: str = ""  # the only site that holds it; empty: both do
     size: int = 0  # about how many bytes of memory it takes
-    doubtful: bool = False  # it is written all the time, so nobody knows: to be settled, but it is no difference
+    unsteady: bool = False  # it is written all the time, so nobody knows: to be settled, but it is no difference
 
 
 def choose(rules: Rules, key: bytes, only_at: str = "", stands: str = "", *, copies: bool = False) -> Choice:
@@ -83,6 +84,7 @@ class Reconciling:
     _arbiter: Arbiter
     _rounds: Rounds
     _channels: Mapping[str, Channel]
+    _doubts: Doubts
     _watched: frozenset[Place] = frozenset()  # the keys that are being compared
     _touched: set[Place] = attrs.field(factory=set)  # those of them whose write was seen back since
     _open: dict[Unit, int] = attrs.field(factory=dict)  # handed in and perhaps not settled yet, with their sizes
@@ -96,6 +98,18 @@ class Reconciling:
         return bool(self._copying.reconciling)
 
     # -- what is compared
+    @property
+    def ready(self) -> bool:
+        """Is it known by now which keys are to be compared?"""
+        return self._channels[self._rules.source].seen >= self._doubts.upto
+
+    def concerns(self, place: Place) -> bool:
+        """Is this key to be compared? After a full copy that had to forget writes, only the doubtful ones.
+
+        A later life does not know which they were, and compares all.
+        """
+        return not self._doubts or self._doubts.concern(place)
+
     def watch(self, places: Iterable[Place]) -> None:
         """These keys are going to be read at both sites."""
         self._watched, self._touched = frozenset(places), set()
@@ -138,11 +152,16 @@ class Reconciling:
                 continue  # it is being settled as a whole already
             choice = self._choose(key.key, key.only_at)
             self._open[unit] = key.size
-            self._settle(unit, attrs.evolve(choice, rule="") if key.doubtful else choice, {})
+            self._settle(unit, attrs.evolve(choice, rule="") if key.unsteady else choice, {})
 
     @property
     def copies(self) -> bool:
-        """Is the source copied after a gap, whatever the target holds?"""
+        """Does the source's value stand whatever the target holds: copied after a gap, or after a full copy?"""
+        return self.begins_anew or not self._copying.compares
+
+    @property
+    def begins_anew(self) -> bool:
+        """Is the source copied again after a gap?"""
         return self._copying.begun > 0 and self._rules.on_gap == "full"
 
     def _choose(self, key: bytes, only_at: str = "") -> Choice:

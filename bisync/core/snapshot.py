@@ -9,6 +9,7 @@ import attrs
 
 from bisync.core.copying import CopiedKey, CopiedKeys, KeyPiece
 from bisync.core.dialect import Words, spoken
+from bisync.core.key_names import KeyNames
 from bisync.core.link import Part
 from bisync.core.putting import Building, Unknown, put
 from bisync.core.rdb import Function, Item, RdbReader, String, Value, ValueBegins, ValueEnds, ValuePiece
@@ -20,16 +21,17 @@ from bisync.core.tag import building_key
 KEYS_MAX, KEYS_BYTES = 100, 1 << 16
 """So many whole keys, and about so many bytes, are handed on as one."""
 
+_WHOLE = (String, Value)
+
 
 @attrs.define
 class SnapshotKeys:
     """Makes the copied keys of RDB bytes, and remembers which keys there were if asked to."""
 
     rules: Rules
-    remember: bool  # needed only where the target held keys before: those the snapshot lacks are stale
+    names: KeyNames | None  # takes their names; None: the target held no keys before, so none of them can be stale
     bytes_done: int = 0
     keys_done: int = 0
-    seen: set[tuple[int, bytes]] = attrs.field(factory=set)
     _server: Server = attrs.field(init=False)
     _reader: RdbReader = attrs.field(init=False)
     _building: Building | None = None  # the key in pieces that is under way, if it is in scope
@@ -47,12 +49,14 @@ class SnapshotKeys:
     def feed(self, data: bytes, now_ms: int) -> Iterator[CopiedKeys | CopiedKey | KeyPiece]:
         """The keys that these bytes complete and that are in scope. Take all of them. Raises RdbError."""
         self.bytes_done += len(data)
-        many = CopiedKeys()
+        many, server = CopiedKeys(), self._server
+        database = home = -1
         for item in self._reader.items(data):
-            if isinstance(item, String | Value):
+            if isinstance(item, _WHOLE):
                 if self._takes(item):
-                    part = put(item, self._database(item.database), now_ms, self._server)
-                    many.add(item.database, item.key, item.expires_at_ms is not None, part)
+                    if item.database != database:
+                        database, home = item.database, self._database(item.database)
+                    many.add(database, item.key, item.expires_at_ms is not None, put(item, home, now_ms, server))
                     if len(many.parts) >= KEYS_MAX or many.size >= KEYS_BYTES:
                         yield many
                         many = CopiedKeys()
@@ -95,8 +99,8 @@ class SnapshotKeys:
         if not self.rules.scope.holds(item.database, item.key):
             return False
         self.keys_done += 1
-        if self.remember:
-            self.seen.add((item.database, item.key))
+        if self.names is not None:
+            self.names.add(item.database, item.key)
         return True
 
     def _database(self, database: int) -> int:
@@ -131,8 +135,12 @@ class SnapshotKeys:
         return [(database, pack(*some)) for some in words]
 
     def stale(self, database: int, key: bytes) -> CopiedKey | None:
-        """The removal of a key that the target has (database as the source numbers it) and the snapshot has not."""
-        if (database, key) in self.seen or not self.rules.scope.holds(database, key):
+        """The removal of a key that the target has (database as the source numbers it) and the snapshot has not.
+
+        To be asked once all of the snapshot was fed, and only where there are `names`.
+        """
+        assert self.names is not None
+        if not self.rules.scope.holds(database, key) or self.names.holds(database, key):
             return None
         parts = [(self._database(database), pack(*spoken((b"UNLINK", key), self._server)))]
         return CopiedKey(database, key, parts, stale=True)

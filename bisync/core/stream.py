@@ -3,21 +3,24 @@
 An *entry* is what the server executed as one: a single command, or all between MULTI and EXEC. Where it starts and
 ends is known to the byte. Commands that carry no data (PING, SELECT, REPLCONF GETACK) make no entry.
 
-This is the plain version of the parser: hiredis makes an object of each argument. What follows depends only on
-`StreamReader.feed`, which takes bytes and returns a batch, so that a faster scanner can take its place.
+hiredis makes an object of each argument. An echo that is word for word as it was sent is not parsed at all: it is
+compared (`awaited`), and its commands are read where somebody asks for them. What follows depends only on
+`StreamReader.feed`, which takes bytes and returns a batch.
 
 Source: `replication.c` (`replicationFeedSlaves`), Redis 7.0.
 """
 
 import attrs
 import hiredis
-from hiredis import pack_command
 
+from bisync.core.awaited import AwaitedEcho, AwaitedEchoes, Comparison
 from bisync.core.position import Position
+from bisync.core.resp import pack_words
 from bisync.core.tag import Tag
 from bisync.errors import BisyncError, StreamError
 
-_NO_DATA = frozenset((b"PING", b"REPLCONF"))
+_CONTROL = frozenset((b"SELECT", b"MULTI", b"EXEC", b"PING", b"REPLCONF"))
+"""Commands that carry no data."""
 
 
 @attrs.define(slots=True)
@@ -30,21 +33,42 @@ class Command:
     raw: bytes  # its bytes in the stream
 
 
-@attrs.define(slots=True)
+@attrs.define(slots=True, eq=False)
 class Entry:
     """What a server executed as one. `start` and `end` are offsets in bytes of the site's stream."""
 
     start: int
     end: int
     database: int  # selected at `start`
-    commands: list[Command]  # without MULTI, EXEC, SELECT and the tag
+    _commands: list[Command] | None
     tag: Tag | None = None  # where this job's engine wrote it
+    sent: AwaitedEcho | None = None  # where it is word for word what was sent, but for what had no effect: that
+
+    @property
+    def commands(self) -> list[Command]:
+        """Its commands without MULTI, EXEC, SELECT and the tag."""
+        if self._commands is None:
+            assert self.sent is not None
+            (entry,) = StreamReader(Position("", 0), None).feed(self.sent.payload[: self.sent.size])
+            self._commands = entry.commands[1:]
+        return self._commands
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Entry):
+            return NotImplemented
+        mine, theirs = (self.start, self.end, self.database, self.tag), (
+            other.start,
+            other.end,
+            other.database,
+            other.tag,
+        )
+        return mine == theirs and self.commands == other.commands
 
 
 def _packed_again(args: object) -> bytes:
     """The bytes that a command came as, if it was written in the shortest form; nothing where it is no command."""
     try:
-        return pack_command(tuple(args))  # type: ignore[arg-type, no-any-return]
+        return pack_words(args)  # type: ignore[arg-type]
     except TypeError:
         return b""
 
@@ -52,13 +76,17 @@ def _packed_again(args: object) -> bytes:
 class StreamReader:
     """Cuts a stream into entries, and knows which of them are this job's own.
 
-    `own_tag_key` is the key of the tag that bisync writes at this site (None: it writes none here). Raises StreamError
-    from `feed` for bytes that are no replication stream; after that the reader is of no use.
+    `own_tag_key` is the key of the tag that bisync writes at this site (None: it writes none here), and `awaited` what
+    it has sent there. Raises StreamError from `feed` for bytes that are no replication stream; after that the reader is
+    of no use.
     """
 
-    def __init__(self, position: Position, own_tag_key: bytes | None) -> None:
+    def __init__(self, position: Position, own_tag_key: bytes | None, awaited: AwaitedEchoes | None = None) -> None:
         self._replid = position.replid
         self._own_tag_key = own_tag_key
+        self._awaited = AwaitedEchoes() if awaited is None else awaited
+        self._comparison: Comparison | None = None  # the echo that is being read, if it is as awaited so far
+        self.compared = 0  # echoes that were word for word what was sent, but for commands without effect
         self._parser = hiredis.Reader(notEnoughData=None)
         self._chunks: list[bytes] = []  # bytes that are not a whole command yet
         self._offset = position.offset  # the end of the last whole command
@@ -78,25 +106,72 @@ class StreamReader:
     @property
     def buffered(self) -> int:
         """Bytes held back because they are not a whole entry yet."""
-        return self._offset - self._settled.offset + sum(map(len, self._chunks))
+        compared = self._comparison.length if self._comparison is not None else 0
+        return self._offset - self._settled.offset + sum(map(len, self._chunks)) + compared
 
     def feed(self, data: bytes) -> list[Entry]:
         """The entries that these bytes complete."""
         entries: list[Entry] = []
+        at = self._compare(data, 0, entries)
+        while at < len(data):
+            begin, known = self._awaited.find(data, at)
+            if begin > at:
+                self._parse(data, at, begin, entries)
+                at = begin
+            first = self._awaited.first
+            if first is not None and known > begin and not self._chunks and self._open is None:
+                self._comparison = Comparison(first, self._database)
+                at = self._compare(data, at, entries)
+            if known > at:  # it only looked like an echo
+                self._parse(data, at, known, entries)
+                at = known
+        return entries
+
+    def _compare(self, data: bytes, at: int, entries: list[Entry]) -> int:
+        """Go on with the echo that is being read, if there is one, in `data` from `at` on. The end of what was read."""
+        comparison = self._comparison
+        if comparison is None:
+            return at
+        at = comparison.go_on(data, at)
+        if comparison.failed:
+            self._comparison = None
+            if comparison.recognised:
+                self._awaited.seen(comparison.echo.marker)
+            read = comparison.read
+            self._parse(read, 0, len(read), entries)
+        elif comparison.done:
+            self._comparison = None
+            echo, start = comparison.shown, self._offset
+            self._awaited.seen(echo.marker)
+            self._offset += comparison.length
+            entries.append(Entry(start, self._offset, self._database, [] if echo.bare else None, echo.tag, echo))
+            self._database = echo.database
+            self._settled = Position(self._replid, self._offset, self._database)
+            self.compared += 1
+        return at
+
+    def _parse(self, data: bytes, at: int, end: int, entries: list[Entry]) -> None:
+        """Read the commands of `data` from `at` to `end`; the last may not be whole."""
+        if at == end:
+            return
         gets = self._parser.gets
-        self._parser.feed(data)
-        self._chunks.append(data)
+        self._parser.feed(data, at, end - at)
         try:
             args = gets()
+            if args is None or self._chunks:
+                self._chunks.append(data[at:end])
             if args is None:
                 self._check_head()
-                return entries
-            buffer = b"".join(self._chunks) if len(self._chunks) > 1 else data
-            at = 0
+                return
+            if self._chunks:
+                data = b"".join(self._chunks)
+                at, end = 0, len(data)
             while args is not None:
                 raw = _packed_again(args)
-                if len(raw) < 5 or not buffer.startswith(raw, at):
-                    raise self._error(f"{buffer[at : at + 40]!r} where a command in its shortest form should be")
+                if len(raw) < 5 or not data.startswith(raw, at, end):
+                    raise self._error(
+                        f"{data[at : min(at + 40, end)]!r} where a command in its shortest form should be"
+                    )
                 self._take(args, raw, entries)
                 at += len(raw)
                 args = gets()
@@ -104,11 +179,10 @@ class StreamReader:
             raise self._error(str(e)) from None
         except RecursionError:
             raise self._error("arrays nested too deep") from None
-        self._chunks = [buffer[at:]] if at < len(buffer) else []
+        self._chunks = [data[at:end]] if at < end else []
         self._check_head()
         here = Position(self._replid, self._offset, self._database)
         self._settled = here if self._open is None else self._multi_start
-        return entries
 
     def _check_head(self) -> None:
         if self._chunks and self._chunks[0][:1] != b"*":
@@ -123,6 +197,18 @@ class StreamReader:
     def _take(self, args: list[bytes], raw: bytes, entries: list[Entry]) -> None:
         start, self._offset = self._offset, self._offset + len(raw)
         name = args[0].upper()
+        if name in _CONTROL:
+            self._control(name, args, start, entries)
+            return
+        command = Command(name, args, self._database, raw)
+        if self._open is not None:
+            self._open.append(command)
+        elif name == b"SET" and args[1:2] == [self._own_tag_key]:
+            self._close(start, self._database, [command], entries)
+        else:
+            entries.append(Entry(start, self._offset, self._database, [command]))
+
+    def _control(self, name: bytes, args: list[bytes], start: int, entries: list[Entry]) -> None:
         if name == b"SELECT":
             self._select(args)
         elif name == b"MULTI":
@@ -133,12 +219,6 @@ class StreamReader:
                 raise self._error("an EXEC without its MULTI")
             commands, self._open = self._open, None
             self._close(self._multi_start.offset, self._multi_start.database, commands, entries)
-        elif name not in _NO_DATA:
-            command = Command(name, args, self._database, raw)
-            if self._open is None:
-                self._close(start, self._database, [command], entries)
-            else:
-                self._open.append(command)
 
     def _select(self, args: list[bytes]) -> None:
         try:
@@ -156,4 +236,6 @@ class StreamReader:
                 tag = Tag.decode(first.args[2])
             except BisyncError:
                 pass  # a client's write to our key: the writer's WATCH notices it
+            else:
+                self._awaited.seen(first.raw)
         entries.append(Entry(start, self._offset, database, commands[1:] if tag else commands, tag))

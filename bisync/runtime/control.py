@@ -10,7 +10,7 @@ Source: redis.io/docs, "Redis serialization protocol" and "ACL"; the texts of th
 import contextlib
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Union
 
@@ -62,6 +62,7 @@ CODES = {
 
 TIMEOUT_S = 5.0  # for connecting and for each reply; a healthy server answers in milliseconds
 SHORT = 8  # characters; a password of fewer may be a part of ordinary words
+FRAME = 6  # about so many bytes of a word or a reply are the protocol's
 DATABASES_PROBED = 1024  # how many databases are tried one by one where INFO is not allowed; the stock setting is 16
 HEALING = {"BUSY", "OOM", "MISCONF", "NOREPLICAS", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN"}
 """Codes of error replies after which the same command may succeed later."""
@@ -112,12 +113,15 @@ class CommandRefused(SiteError):
 class Control:
     """One connection to one site, opened at the first question and again after it was lost.
 
-    `timeout_s` bounds the wait for the connection and for each reply. All methods raise SiteError where the site
-    cannot be reached, refuses the password, is loading, or is no Redis server.
+    `timeout_s` bounds the wait for the connection and for each reply. `toll` is called after each exchange with the
+    number of commands and about how many bytes they and their replies have; it may wait. All methods raise SiteError
+    where the site cannot be reached, refuses the password, is loading, or is no Redis server.
     """
 
-    def __init__(self, site: Site, *, timeout_s: float = TIMEOUT_S) -> None:
-        self.site = site
+    def __init__(
+        self, site: Site, *, timeout_s: float = TIMEOUT_S, toll: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.site, self._toll = site, toll
         self._options: dict[str, Any] = {
             "host": site.endpoint.host,
             "port": site.endpoint.port,
@@ -168,12 +172,16 @@ class Control:
                     if isinstance(selected, Refusal):
                         raise refused(self.site, ("SELECT",), selected)
                     self._database = db
-                return self._exchange(commands)
+                replies = self._exchange(commands)
         except CommandRefused:
             raise
         except BaseException:  # replies may be left in the connection: it must not be used again
             self._drop()
             raise
+        if self._toll is not None:
+            size = sum(_size(word) for command in commands for word in command) + sum(map(_size, replies))
+            self._toll(len(commands), size)
+        return replies
 
     def ask(self, *command: Word, db: int = 0) -> Reply:
         """The reply to one command; an error reply is returned as a `Refusal`."""
@@ -283,6 +291,13 @@ class Control:
             reply = refusal(self.site, e)
         self._answered = True
         return reply
+
+
+def _size(reply: Reply | str) -> int:
+    """About how many bytes a reply, or a word of a command, takes on the network."""
+    if isinstance(reply, list):
+        return FRAME + sum(map(_size, reply))
+    return FRAME + (len(reply) if isinstance(reply, bytes | str) else 0)
 
 
 class _Account(redis.CredentialProvider):

@@ -6,6 +6,7 @@ that is started again, goes on with it if it can, and asks the source for no oth
 
 import contextlib
 import pathlib
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import attrs
@@ -13,6 +14,7 @@ import trio
 
 from bisync.config import Job
 from bisync.core.copying import CopiedKey, CopiedKeys, KeyPiece
+from bisync.core.key_names import SECRET_BYTES, KeyNames
 from bisync.core.pair import Pair
 from bisync.core.position import Position
 from bisync.core.snapshot import SnapshotKeys
@@ -20,8 +22,9 @@ from bisync.errors import HistoryGap, RdbError, SiteError
 from bisync.reconcile import empty_source
 from bisync.runtime.connection import Connection
 from bisync.runtime.intake import Intake
+from bisync.runtime.pacer import Pacer
 from bisync.runtime.spool import Snapshot, Spool, forget, remove_all
-from bisync.runtime.target import holds_keys, scan_keys
+from bisync.runtime.target import TargetScan
 from bisync.runtime.wallclock import WallClock
 
 Copied = CopiedKeys | CopiedKey | KeyPiece
@@ -77,10 +80,12 @@ class Copier:
     source: Intake
     shelf: Shelf
     clock: WallClock
+    pacer: Pacer
     perform: Callable[[], None]
     answered: Callable[[], Awaitable[None]]
     keys: SnapshotKeys | None = None
     keys_total: int | None = None  # that the source says it has; None: not known
+    scan: TargetScan | None = None  # of the target, while it goes on: are there keys, and which of them are stale?
     _held_keys: bool = False  # has the snapshot a key that the job copies?
 
     @property
@@ -126,8 +131,11 @@ class Copier:
         """Hand in all keys of the snapshot, as fast as the target takes them."""
         spool = self.shelf.spool
         assert spool is not None
-        held = await holds_keys(self.job, self.pair.rules, self._timeout_s)
-        self.keys = SnapshotKeys(self.pair.rules, held)
+        self.scan = TargetScan(self.job, self.pair.rules, self.pacer)
+        held = await self.scan.finds_any()  # long where the target has many keys that are not in scope
+        self.scan = None
+        names = KeyNames(secrets.token_bytes(SECRET_BYTES)) if held else None
+        self.keys = SnapshotKeys(self.pair.rules, names)
         try:
             async with contextlib.aclosing(spool.pieces()) as pieces:
                 async for data in pieces:
@@ -154,7 +162,8 @@ class Copier:
 
     async def _remove_stale(self, keys: SnapshotKeys) -> None:
         """Keys that the target holds and the snapshot does not: left by a broken copy, or the target's own."""
-        async with contextlib.aclosing(scan_keys(self.job, self.pair.rules, self._timeout_s)) as found:
+        self.scan = TargetScan(self.job, self.pair.rules, self.pacer)
+        async with contextlib.aclosing(self.scan.keys()) as found:
             async for database, key in found:
                 stale = keys.stale(database, key)
                 if stale is not None:
@@ -162,6 +171,7 @@ class Copier:
                         await self.answered()
                     self.pair.found_at_target([stale], self.clock.now_ms())
                     self.perform()
+        self.scan = None
 
     # -- what the source says
     async def _ask_source(self, section: bytes) -> list[bytes]:

@@ -135,13 +135,17 @@ class Life:
         """The full copy, and then what follows it."""
         assert self.pair is not None
         source = self.intakes[self.rules.source]
-        self.copier = Copier(self.job, self.pair, source, self.shelf, self.clock, self._perform, self._next_answer)
+        self.copier = Copier(
+            *(self.job, self.pair, source, self.shelf, self.clock, self.pacer, self._perform, self._next_answer)
+        )
         position = await self.copier.take_snapshot()
         self._read_from(self.rules.source, position)
         await self.copier.copy()
         while not self.pair.copying.finished:
             await self._answered.wait()
         self.shelf.clear()
+        if self.pair.copying.reconciling:
+            await self._reconcile()
         self._follow()
         await trio.sleep_forever()
 
@@ -151,7 +155,7 @@ class Life:
 
     def _new_reconciler(self) -> Reconciler:
         assert self.pair is not None
-        return Reconciler(self.job, self.pair, self.clock, self._perform, self._next_answer)
+        return Reconciler(self.job, self.pair, self.clock, self.pacer, self._perform, self._next_answer)
 
     async def _reconcile(self) -> None:
         """Both streams are followed: compare the sites, and settle what is unequal."""

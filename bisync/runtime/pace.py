@@ -64,6 +64,13 @@ class Bucket:
             self._fill(now_s)
             self._tokens -= cost
 
+    def debt_s(self, now_s: float) -> float:
+        """How long until what was spent is paid for."""
+        if not self.rate:
+            return 0.0
+        self._fill(now_s)
+        return max(0.0, -self._tokens / self.rate)
+
     def _fill(self, now_s: float) -> None:
         passed_s = max(0.0, now_s - self._at_s)
         self._at_s = max(self._at_s, now_s)
@@ -118,6 +125,10 @@ class Pace:
         """It goes."""
         self._commands.spend(commands, now_s)
         self._bytes.spend(size, now_s)
+
+    def debt_s(self, now_s: float) -> float:
+        """How long until what was spent is paid for."""
+        return max(self._commands.debt_s(now_s), self._bytes.debt_s(now_s))
 
     def bounds(self, commands: int, size: int) -> tuple[int, int]:
         """How many commands and bytes a transaction may have under the caps, which without them may have so many."""

@@ -4,7 +4,8 @@ The caps may change while the engine runs. What waits here was made by the core 
 core, and a life that ends meanwhile has sent nothing of it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 import hiredis
 import trio
@@ -16,13 +17,17 @@ from bisync.core.tag import tag_key
 from bisync.errors import SiteError
 from bisync.limits import Caps, in_force
 from bisync.runtime.connection import Connection
-from bisync.runtime.pace import QUIET_LEAST, Meter, Pace, Yielding
+from bisync.runtime.pace import QUIET_LEAST, UNCUT, Meter, Pace, Yielding
 from bisync.runtime.passes import Passes
 
 FEEL_S = 0.01  # between two questions beside the copy
 BESIDE = 4  # so many of them between two for which the copy stands still
 SETTLE_S = 0.003  # for so long before, so that the target sleeps: it must be woken for either kind
 AGAIN_S = 1.0  # after a question that was not answered
+DEBT_S = 0.5  # what a comparison has read and not paid for by waiting, at most, before it waits in the midst of a look
+CLOCK_S = 1e-6  # the shortest wait: what is less may be nothing to the clock
+
+T = TypeVar("T")
 
 
 class Pacer:
@@ -36,6 +41,7 @@ class Pacer:
         self._limits = in_force(job.limits, changed)
         self._pair: Pair | None = None
         self._paces = {site.name: Pace() for site in job.sites}
+        self._readings = {site.name: Pace() for site in job.sites}  # of a comparison, by the site that is read
         self._meters = {site.name: Meter() for site in job.sites}
         self._yielding = Yielding(1.0)
         self._still = False  # does the copy stand still, so that the target's answers can be timed without it?
@@ -43,11 +49,12 @@ class Pacer:
         self._resume_s = 0.0  # when the pause of the copy is over
         self._moved = trio.Event()  # something changed for those who wait
         self._under_way = False  # is a transaction of the forward channel at the target?
+        self._paging = False  # is the target being asked for a page of its keys?
         self.waiting: set[str] = set()  # the channels, by origin, whose transaction waits here
 
     def begin_life(self, pair: Pair) -> None:
         """From here on the transactions are those of this pair."""
-        self._pair, self._still, self._under_way = pair, False, False
+        self._pair, self._still, self._under_way, self._paging = pair, False, False, False
         self.waiting.clear()
         self._bound_all()
 
@@ -143,6 +150,64 @@ class Pacer:
             if self._copies(x):
                 self._resume_s = trio.current_time() + self._yielding.pause_s(took_s)
 
+    async def page(self, keys: int, ask: Callable[[int], Awaitable[tuple[T, int]]]) -> T:
+        """Ask the target for a page of its keys beside the copy, when a transaction of the copy might go too.
+
+        `ask(n)` asks for about so many keys, `keys` or fewer, and returns the page and how many bytes it has. It counts
+        as one command and as those bytes.
+        """
+        assert self._pair is not None
+        x = self._pair.rules.source
+        while (wait_s := self._wait_s(x, 1, 1)) > 0:
+            moved = self._moved
+            with trio.move_on_after(max(CLOCK_S, wait_s)):
+                await moved.wait()
+        some = min(keys, self._yielding.bounds(keys, 0)[0], max(UNCUT[0], self._paces[x].bounds(keys, 0)[0]))
+        self._paging, began_s = True, trio.current_time()
+        try:
+            page, size = await ask(some)
+        finally:
+            self._paging = False
+            self._move()
+        now_s = trio.current_time()
+        self._paces[x].spend(1, size, now_s)
+        self._meters[x].add(1, size)
+        self._resume_s = max(self._resume_s, now_s + self._yielding.pause_s(now_s - began_s))
+        return page
+
+    # -- comparing
+    @property
+    def caps_reading(self) -> bool:
+        """Has a comparison to keep caps at present? May be asked by another thread."""
+        return self._limits.caps(copying=True) != Caps()
+
+    async def compared(self, x: str, commands: int, size: int) -> None:
+        """A site was asked so much to compare its keys: so many commands, and bytes both ways.
+
+        Each site has all of the copy's caps for it. Waits where too much was read that is not paid for yet.
+        """
+        self._debt_s(x)  # as the caps are now, before it is counted
+        self._readings[x].spend(commands, size, trio.current_time())
+        await self._pay(x, DEBT_S)
+
+    async def rest(self) -> float:
+        """Wait until all that was compared is paid for. How long that took, in s."""
+        began_s = trio.current_time()
+        for x in self._readings:
+            await self._pay(x, 0.0)
+        return trio.current_time() - began_s
+
+    async def _pay(self, x: str, least_s: float) -> None:
+        while (debt_s := self._debt_s(x)) > least_s:
+            moved = self._moved  # the caps may change
+            with trio.move_on_after(max(CLOCK_S, debt_s - least_s)):
+                await moved.wait()
+
+    def _debt_s(self, x: str) -> float:
+        now_s = trio.current_time()
+        self._readings[x].set_caps(self._limits.caps(copying=True), now_s)
+        return self._readings[x].debt_s(now_s)
+
     def caps(self, x: str) -> Caps:
         """The caps of the channel that reads `x` at present."""
         return self._paces[x].caps
@@ -199,7 +264,7 @@ class Pacer:
         """The copy stands still for one answer."""
         self._still = True
         try:
-            while self._under_way:
+            while self._under_way or self._paging:
                 await self._moved.wait()
             await trio.sleep(SETTLE_S)
             self._yielding.felt_quiet(await self._trip_us(connection, question))

@@ -60,7 +60,7 @@ DUMP {key}; EXISTS {key}; GET {key}; GETRANGE {key} 0 0; HGET {key} -; HGETALL {
 HSCAN {key} 0; LLEN {key}; LRANGE {key} 0 0; MEMORY USAGE {key}; PTTL {key}; SCAN 0; SCARD {key}; SISMEMBER {key} -
 SMEMBERS {key}; SMISMEMBER {key} -; SSCAN {key} 0; STRLEN {key}; TYPE {key}; XINFO CONSUMERS {key} -; XINFO GROUPS {key}
 XINFO STREAM {key}; XLEN {key}; XPENDING {key} -; XRANGE {key} - +; ZCARD {key}; ZMSCORE {key} -; ZRANGE {key} 0 0
-ZSCAN {key} 0; ZSCORE {key} -
+ZSCAN {key} 0; ZSCORE {key} -; VCARD {key}; VDIM {key}; VEMB {key} -; VGETATTR {key} -; VRANDMEMBER {key}
 """
 
 _SETTLING = """
@@ -110,8 +110,14 @@ COPYING = _read(_COPYING)
 BEATING = _read(_BEATING)
 """What the heartbeat at the source of a one-way job does, and `bisync reset` undoes, besides MULTI, EXEC and WATCH."""
 
-WRITES = frozenset(APPLIED) - {"PFCOUNT"} | {"FLUSHALL", "FLUSHDB", "SWAPDB"}
+VECTORS = frozenset(name for name in (*APPLIED, *READ) if name.startswith("V"))
+"""Those of vector sets. They came as a module's, and ACL has them in no category."""
+
+WRITES = frozenset(APPLIED) - VECTORS - {"PFCOUNT"} | {"FLUSHALL", "FLUSHDB", "SWAPDB"}
 """Of APPLIED and WHOLE, those that ACL's category @write has."""
+
+READS = frozenset(READ) - VECTORS
+"""Of READ, those that ACL's category @read has."""
 
 
 def applied(passed: Iterable[str]) -> dict[str, Words]:

@@ -13,6 +13,7 @@ from bisync.core.position import Position
 from bisync.core.reconciling import Unequal
 from bisync.runtime.copier import hold_reverse
 from bisync.runtime.intake import Intake
+from bisync.runtime.pacer import Pacer
 from bisync.runtime.wallclock import WallClock
 
 POLL_S = 0.002  # how often a comparison looks whether what it waits for has come
@@ -27,6 +28,7 @@ class Reconciler:
     job: Job
     pair: Pair
     clock: WallClock
+    pacer: Pacer
     perform: Callable[[], None]
     answered: Callable[[], Awaitable[None]]
     done: int = 0  # keys looked at, at both sites together
@@ -49,9 +51,12 @@ class Reconciler:
 
     async def compare(self) -> None:
         """Compare all, settle what is unequal, and say at the target that it was done."""
-        copies = self.pair.reconciling.copies
+        reconciling = self.pair.reconciling
+        while not reconciling.ready:
+            await trio.sleep(POLL_S)
+        refuses, concerns = reconciling.begins_anew, reconciling.concerns
         await trio.to_thread.run_sync(
-            lambda: reconcile.compare_all(self.job, self, copies=copies), abandon_on_cancel=True
+            lambda: reconcile.compare_all(self.job, self, concerns, refuse_empty=refuses), abandon_on_cancel=True
         )
         with trio.move_on_after(SETTLE_S):
             while self.pair.reconciling.settling:
@@ -74,6 +79,15 @@ class Reconciler:
         """See `reconcile.Desk`."""
         return trio.from_thread.run(self._judge, places, unequal, ends, last)
 
+    def read(self, site: str, commands: int, size: int) -> None:
+        """See `reconcile.Desk`."""
+        if self.pacer.caps_reading:
+            trio.from_thread.run(self.pacer.compared, site, commands, size)
+
+    def rest(self) -> float:
+        """See `reconcile.Desk`."""
+        return trio.from_thread.run(self.pacer.rest) if self.pacer.caps_reading else 0.0
+
     def progress(self, done: int, total: int) -> None:
         """See `reconcile.Desk`."""
         self.done, self.total = done, total
@@ -84,14 +98,14 @@ class Reconciler:
         reconciling = self.pair.reconciling
         while any(self.pair.channels[x].processed < end for x, end in ends.items()):
             await trio.sleep(POLL_S)
-        doubtful = reconciling.touched()
-        found = [u for u in unequal if (u.database, u.key) not in doubtful]
+        touched = reconciling.touched()
+        found = [u for u in unequal if (u.database, u.key) not in touched]
         if last:
             known = {(u.database, u.key): u for u in unequal}
-            found += [attrs.evolve(known.get(p, Unequal(*p)), doubtful=True) for p in places if p in doubtful]
+            found += [attrs.evolve(known.get(p, Unequal(*p)), unsteady=True) for p in places if p in touched]
         for n in range(0, len(found), FEW):
             while reconciling.waits():
                 await trio.sleep(POLL_S)
             self.pair.found_unequal(found[n : n + FEW], self.clock.now_ms())
             self.perform()
-        return () if last else doubtful
+        return () if last else touched

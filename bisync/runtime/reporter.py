@@ -115,6 +115,7 @@ class Reporter:
         done, total = copying.keys, copying.keys if copying.ended or copier is None else copier.keys_total
         if life.reconciler is not None:
             done, total = life.reconciler.done, life.reconciler.total
+        scan = copier.scan if copier is not None and forward else None
         state = states.SUSPENDED if channel.refused else self.state
         lag_bytes = None
         if channel.reader is not None and copying.finished:
@@ -131,6 +132,8 @@ class Reporter:
             bytes_done=copier.keys.bytes_done if forward and copier and copier.keys else 0,
             pending=len(channel.pending),
             limits=self._limits(life.pacer, x),
+            target_keys_checked=scan.looked_at if scan else 0,
+            target_keys_total=scan.total if scan else None,
         )
 
     def _limits(self, pacer: Pacer, x: str) -> LimitsReport:

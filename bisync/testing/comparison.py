@@ -42,7 +42,8 @@ class SimulatedComparison:
             self._read[self._sites[1]] = self._dataset(self._sites[1])
             self._offsets = {site: self._offset(site) for site in self._sites}
         elif self._places:
-            self._looked_at = [self._places.popleft() for _ in range(min(size, len(self._places)))]
+            taken = [self._places.popleft() for _ in range(min(size, len(self._places)))]
+            self._looked_at = [place for place in taken if pair.reconciling.concerns(place)]
             pair.reconciling.watch(self._looked_at)
             self._read = {self._sites[0]: self._dataset(self._sites[0])}
         elif not self._ended and not pair.reconciling.settling and not pair.reconciling.blocked:
@@ -58,13 +59,13 @@ class SimulatedComparison:
         found = []
         for place in self._looked_at:
             a, b = here.get(place), there.get(place)
-            doubtful = place in touched
-            if doubtful and self._tries[place] < TRIES_MAX:
+            unsteady = place in touched
+            if unsteady and self._tries[place] < TRIES_MAX:
                 self._tries[place] += 1
                 self._places.append(place)
-            elif doubtful or a != b:
+            elif unsteady or a != b:
                 only_at = self._sites[0] if b is None else self._sites[1] if a is None else ""
-                found.append(Unequal(*place, "" if a == b else only_at, doubtful=doubtful))
+                found.append(Unequal(*place, "" if a == b else only_at, unsteady=unsteady))
         self._read, self._offsets = {}, {}
         if found:
             pair.found_unequal(found, now_ms)

@@ -18,6 +18,7 @@ import hiredis
 
 from bisync.core.actions import Checkpoint, Conflict, Notice, Send
 from bisync.core.delivery import RETRY_MS_MAX
+from bisync.core.key_names import KeyNames
 from bisync.core.moment import Moment
 from bisync.core.pair import Pair
 from bisync.core.position import Clock, Position
@@ -283,7 +284,7 @@ class SimulatedPair:
             copied = [key for item in items for key in self._keys.copied(item, self.now_ms)]
             self._guarded(lambda p: p.copied(copied, self.now_ms))
             return True
-        if self._keys.remember:
+        if self._keys.names is not None:
             places = sorted(self.dataset(self.rules.target))
             gone = [key for place in places if (key := self._keys.stale(*place)) is not None]
             self._guarded(lambda p: p.found_at_target(gone, self.now_ms))
@@ -325,13 +326,15 @@ class SimulatedPair:
             self._cursors[source] = position.offset
             self._guarded(lambda p: p.snapshot_ended(self.now_ms))
             return
-        self._keys = SnapshotKeys(self.rules, remember=bool(self.dataset(target)))
+        self._keys = SnapshotKeys(self.rules, KeyNames(b"") if self.dataset(target) else None)
         self._spooled = items, position, pair.snapshot_taken(position, seen)
         self._cursors[source] = position.offset
 
     def compare(self, size: int) -> bool:
         """One step of the comparison of both sites, of `size` keys at a time. False: there is nothing to be done."""
         if self.pair is None or not self.pair.copying.finished or self.pair.copying.done:
+            return False
+        if not self.pair.reconciling.ready:
             return False
         if self._comparison is None:
             self._comparison = SimulatedComparison(self.rules.sites, self.dataset, lambda x: self.sites[x].offset)

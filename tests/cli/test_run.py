@@ -207,6 +207,13 @@ class Keys:
 class Copier:
     keys: Keys | None = None
     keys_total: int | None = None
+    scan: "Scan | None" = None
+
+
+@attrs.define
+class Scan:
+    looked_at: int = 0
+    total: int = 0
 
 
 @attrs.define
@@ -244,6 +251,19 @@ class TestBar:
             capsys.readouterr()
             bar(life)  # type: ignore[arg-type]
             assert capsys.readouterr().err == "", "nothing after it"
+
+    def test_then_shows_how_many_keys_of_the_target_were_checked(
+        self, terminal: None, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        life = Life(Pair(Copying(1000)), Copier(Keys(3_000_000), 1000))
+        with CopyBar() as bar:
+            bar(life)  # type: ignore[arg-type]
+            assert life.copier is not None
+            life.copier.scan = Scan(300, 2000)
+            capsys.readouterr()
+            bar(life)  # type: ignore[arg-type]
+            text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
+        assert "checking the target" in text and " 300/2000 keys" in text, text
 
     def test_shows_how_many_keys_were_compared(self, terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
         with CopyBar() as bar:

@@ -32,6 +32,15 @@ def test_shows_state_engine_channels_conflicts_and_events(tmp_path: pathlib.Path
     assert lines[-1].endswith("info copied: the full copy of east is finished")
 
 
+def test_shows_that_the_target_is_scanned_for_stale_keys(tmp_path: pathlib.Path) -> None:
+    file = jobs.job_file(tmp_path)
+    channels = jobs.report().channels
+    copying = attrs.evolve(channels["forward"], target_keys_checked=3_000, target_keys_total=10_000)
+    jobs.save(file, jobs.report(state="initializing", channels={**channels, "forward": copying}))
+    lines = [" ".join(line.split()) for line in shown(file).splitlines()]
+    assert any(line.endswith("10 of 12 keys, 4.1 kB; 3,000 of 10,000 keys of the target checked") for line in lines)
+
+
 def test_shows_a_job_that_no_engine_has_run(tmp_path: pathlib.Path) -> None:
     text = shown(jobs.job_file(tmp_path))
     assert "orders  not-started" in text and "no engine yet" in text

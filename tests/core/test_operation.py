@@ -4,7 +4,7 @@ import pytest
 
 from bisync.core.actions import Notice
 from bisync.core.commands import EVERY_KEY
-from bisync.core.operation import Operation, Understanding, copied_operation
+from bisync.core.operation import CopiedOperations, Operation, Understanding, copied_operation
 from bisync.core.patterns import Scope
 from bisync.core.resp import pack
 from bisync.core.rules import Rules
@@ -96,6 +96,16 @@ def test_a_copied_key_overwrites_its_whole_key() -> None:
     assert all(w.overwrites and w.element is None for w in copied.footprint.writes)
     assert not copied.footprint.reads
     assert not copied.expires
+
+
+def test_the_operations_of_copied_keys_are_made_once_and_when_they_are_asked_for() -> None:
+    subject = CopiedOperations([(0, b"a", False), (2, b"b", True)], {0: 0, 2: 5})
+    assert len(subject) == 2 and subject._made is None
+    assert [(list(o.written), o.mortal, o.target_database) for o in subject] == [
+        ([(0, b"a")], False, 0),
+        ([(2, b"b")], True, 5),
+    ]
+    assert list(subject)[1] is subject[1] and subject[:1] == [subject[0]]
 
 
 def test_only_what_sets_a_time_to_live_and_nothing_else_expires() -> None:

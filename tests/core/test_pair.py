@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bisync.core.actions import Notice, Send
+from bisync.core.copying import CopiedKeys
 from bisync.core.delivery import RETRY_MS_MAX
 from bisync.core.moment import Moment
+from bisync.core.operation import CopiedOperations
 from bisync.core.pair import Pair, Taken
 from bisync.core.patterns import Scope
-from bisync.core.resp import pack
+from bisync.core.position import Position
+from bisync.core.resp import pack, select
 from bisync.core.rules import Rules
 from bisync.core.stream import Entry
 from bisync.core.tag import Tag, open_key, tag_key
@@ -786,3 +789,37 @@ def test_an_engine_goes_on_though_more_was_written_meanwhile_than_may_be_pending
     pair.drain()
     assert pair.equal
     assert len(pair.dataset("west")) == 100 * len(sites)
+
+
+def copying_core() -> Pair:
+    """West is followed, and east's snapshot was taken."""
+    core = Pair(RULES, 1, "engine", Taken({}))
+    core.attach("west", Position("w" * 40, 0))
+    core.snapshot_taken(Position("e" * 40, 0))
+    return core
+
+
+def copied_keys(*names: bytes) -> CopiedKeys:
+    many = CopiedKeys()
+    for name in names:
+        many.add(0, name, False, (0, pack(b"SET", name, b"v")))
+    return many
+
+
+def test_copied_keys_that_meet_no_write_become_no_operations() -> None:
+    core = copying_core()
+    core.receive("west", select(0) + pack(b"SET", b"other", b"w"), 0)
+    core.copied([copied_keys(b"k1", b"k2")], 0)
+    pending = core.channels["east"].pending
+    assert pending.oldest is not None and isinstance(pending.oldest.operations, CopiedOperations)
+    assert pending.oldest.operations._made is None and not len(core.arbiter)
+    core.receive("west", pack(b"SET", b"k1", b"w"), 0)  # meets one of them
+    assert pending.oldest.operations._made is not None and len(core.arbiter) == 1
+
+
+@pytest.mark.parametrize("write", [pack(b"SET", b"k2", b"w"), pack(b"RENAME", b"k2", b"other")], ids=["one", "two"])
+def test_copied_keys_meet_what_the_target_wrote_before(write: bytes) -> None:
+    core = copying_core()
+    core.receive("west", select(0) + write, 0)
+    core.copied([copied_keys(b"k1", b"k2", b"k3")], 0)
+    assert len(core.arbiter)

@@ -4,11 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bisync.core import commands
+from bisync.core.awaited import AwaitedEcho
 from bisync.core.moment import Moment
 from bisync.core.operation import Operation
 from bisync.core.pending import OPERATION_BYTES, Pending, PendingWrites, places_of
 from bisync.core.position import START, copied_clock, stream_clock
 from bisync.core.resp import pack
+from bisync.core.tag import Tag
 
 NOW = Moment(0, 0)
 keys = st.sampled_from([b"a", b"b", b"c"])
@@ -124,3 +126,27 @@ def test_what_waits_counts_with_all_that_it_takes_in_memory() -> None:
     assert subject.bytes == 20 + 3 * OPERATION_BYTES
     subject.seen_back(stream_clock(0, 2))
     assert subject.bytes == 0
+
+
+@given(st.lists(writes, max_size=4), writes)
+def test_what_touches_no_key_of_a_pending_write_meets_nothing(
+    drawn: list[tuple[bytes, ...]], mine: tuple[bytes, ...]
+) -> None:
+    subject, asked = PendingWrites(), operation(*mine)
+    for n, command in enumerate(drawn, 1):
+        subject.add(pending(n, operation(*command)))
+    places = places_of(asked) - {commands.EVERY_KEY}
+    if places:
+        assert subject.touch(places) == any(touches(operation(*command), asked) for command in drawn)
+    assert subject.touch([(3, b"a")]) == any(command[0] == b"FLUSHALL" for command in drawn)
+
+
+def test_awaited_echoes_count_as_memory_of_what_is_pending() -> None:
+    subject = PendingWrites()
+    subject.add(pending(1, operation(b"SET", b"a", b"v")))
+    before = subject.bytes
+    echo = AwaitedEcho(b"payload", 7, b"marker", Tag("job", 1, "engine"), 0, [], False, True)
+    subject.awaited.add(echo, 1 << 20)
+    assert subject.bytes == before + echo.memory
+    subject.awaited.seen(b"marker")
+    assert subject.bytes == before

@@ -1,7 +1,11 @@
 """The commands that make a key of a snapshot at the target. Tests with real servers see what they make."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from bisync.core.commands import put_off
+from bisync.core.dialect import spoken
 from bisync.core.putting import STRING_PIECE_BYTES, Building, Unknown, put
 from bisync.core.rdb import (
     ArrayState,
@@ -52,6 +56,21 @@ def made(kind: Kind, *pieces: list[Element], server: Server = Server()) -> list[
 )
 def test_what_is_whole_takes_one_command(item: String | Value, expected: tuple[bytes, ...]) -> None:
     assert put(item, 3, NOW_MS, Server()) == (3, pack(*expected))
+
+
+@given(
+    st.one_of(st.none(), st.integers(-5, 5), st.integers(99_000, 200_000)),
+    st.sampled_from([Server(), Server((4, 0)), Server((5, 0)), Server((6, 0)), Server((7, 2, 4), (9,))]),
+    st.booleans(),
+)
+def test_the_fast_way_makes_the_same_command(at_ms: int | None, server: Server, is_string: bool) -> None:
+    item = String(0, b"k", at_ms, b"v") if is_string else Value(0, b"k", 4, at_ms, b"payload")
+    expiry = b"%d" % (at_ms or 0)
+    if is_string:
+        args = (b"SET", b"k", b"v", *((b"PXAT", expiry) if at_ms is not None else ()))
+    else:
+        args = (b"RESTORE", b"k", expiry, b"payload", b"REPLACE", b"ABSTTL")
+    assert put(item, 3, 100_000, server) == (3, pack(*spoken(put_off(args, 100_000), server)))
 
 
 def test_pieces_are_made_under_another_name_and_put_in_their_place_at_the_end() -> None:

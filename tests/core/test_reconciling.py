@@ -96,7 +96,7 @@ def test_values_that_are_equal_for_a_moment_only_are_not_taken_to_be_equal() -> 
     assert strings(pair) == {"n": b"2"}
 
 
-def test_a_write_that_arrives_between_the_reading_of_two_sites_makes_the_key_doubtful() -> None:
+def test_a_write_that_arrives_between_the_reading_of_two_sites_makes_the_key_unsteady() -> None:
     """East is read after its INCR, west before it gets it: both show 2. When the core is asked, all has arrived."""
     pair = pair_of(n=(b"1", b"2"))
     core = attached(pair)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisync.core.resp import EXEC, MULTI, pack, select
+from bisync.core.resp import EXEC, MULTI, pack, pack_words, select
 
 
 @given(st.lists(st.binary(max_size=1100), min_size=1, max_size=12))
@@ -14,6 +14,17 @@ def test_what_is_packed_is_read_again(args: list[bytes]) -> None:
     reader.feed(pack(*args))
     assert reader.gets() == args
     assert not reader.has_data()
+
+
+@given(st.lists(st.binary(max_size=1100), min_size=1, max_size=7))
+def test_words_that_are_bytes_are_packed_the_same_the_fast_way(words: list[bytes]) -> None:
+    assert pack_words(words) == pack_words(tuple(words)) == pack(*words)
+
+
+@pytest.mark.parametrize("words", [[b"a", None], [b"a", b"b", 1], [b"a", b"b", b"c", [b"d"]], [[], b"a"]])
+def test_what_is_no_word_is_refused(words: list[bytes]) -> None:
+    with pytest.raises(TypeError):
+        pack_words(words)
 
 
 @pytest.mark.parametrize("size", [0, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 123_456])

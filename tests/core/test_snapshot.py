@@ -3,6 +3,7 @@
 import pytest
 
 from bisync.core.copying import CopiedKey, KeyPiece
+from bisync.core.key_names import KeyNames
 from bisync.core.patterns import Scope
 from bisync.core.rdb import Function, Item, String, ValueBegins, ValueEnds, ValuePiece
 from bisync.core.resp import pack
@@ -17,7 +18,7 @@ NOW_MS = 1_700_000_000_000
 
 
 def keys(rules: Rules = RULES, *, remember: bool = True) -> SnapshotKeys:
-    return SnapshotKeys(rules, remember)
+    return SnapshotKeys(rules, KeyNames(b"secret") if remember else None)
 
 
 def filled_site() -> SimulatedSite:
@@ -101,7 +102,10 @@ def test_only_keys_in_scope_that_the_snapshot_lacks_are_stale() -> None:
 def test_keys_are_remembered_only_where_that_is_needed() -> None:
     subject = keys(remember=False)
     assert list(subject.copied(String(0, b"k", None, b"v"), NOW_MS))
-    assert not subject.seen
+    assert subject.names is None
+    subject = keys()
+    assert list(subject.copied(String(0, b"k", None, b"v"), NOW_MS))
+    assert subject.names is not None and len(subject.names) == 1
 
 
 def test_functions_are_copied_unless_the_job_says_otherwise() -> None:

@@ -91,6 +91,21 @@ def test_replies_come_in_order_and_each_batch_runs_in_its_database(server: Local
         assert control.client(3).get("k") == b"3"
 
 
+def test_the_toll_tells_how_much_went_over_the_network(server: LocalServer, tmp_path: pathlib.Path) -> None:
+    paid: list[tuple[int, int]] = []
+    with Control(site(tmp_path, server.port), toll=lambda *told: paid.append(told)) as control, server.client() as c:
+        c.rpush("list", "x" * 1_000, "y" * 2_000)
+        control.ask("PING")
+        before = c.info("stats")
+        control.batch([("LRANGE", "list", 0, -1), ("SET", "k", b"z" * 5_000), ("GET", "k"), ("LLEN", "k")], db=0)
+        after = c.info("stats")
+    went = sum(after[name] - before[name] for name in ("total_net_input_bytes", "total_net_output_bytes"))
+    beside = len(str(before)) * 2  # the questions of this test
+    assert paid[0][0] == 1 and paid[0][1] < 100
+    assert paid[1][0] == 4 and 13_000 < paid[1][1] < 13_300
+    assert paid[1][1] <= went < paid[1][1] + 2 * beside
+
+
 def test_a_database_that_does_not_exist_runs_nothing(server: LocalServer, tmp_path: pathlib.Path) -> None:
     with Control(site(tmp_path, server.port)) as control:
         control.call("SET", "k", "0")

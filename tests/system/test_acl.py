@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import re
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from bisync.config import load_job
 from bisync.precheck import Check, precheck
 from bisync.testing.servers import LocalServer, local_servers
 from tests.system.world import World, bisync, bisync_json, wait_until
+from tests.versions.harness import program
 
 MANUAL = pathlib.Path(__file__).parents[2] / "docs" / "security.md"
 TWO_WAY, SOURCE, TARGET = "A site of a two-way job", "The source of a one-way job", "The target of a one-way job"
@@ -27,6 +29,18 @@ def rights(role: str) -> list[str]:
 
 
 ROLES = {name: rights(name) for name in (TWO_WAY, SOURCE, TARGET)}
+NEW = "redis-8.0"  # the release from which on vector sets have rights of their own
+
+
+def more_rights() -> dict[str, list[str]]:
+    """By role: the words that servers with vector sets want as well."""
+    section = MANUAL.read_text().split("### Redis 8.0 and newer")[1].split("\n##")[0]
+    lines = re.findall(r"```\n([^\n]+)\n```", section)
+    writes, reads = (re.sub("([()])", r" \1 ", line).split() for line in lines)
+    return {TWO_WAY: writes, SOURCE: reads, TARGET: writes}
+
+
+MORE = more_rights()
 
 
 def give(server: LocalServer, words: list[str]) -> None:
@@ -46,16 +60,20 @@ def denials(server: LocalServer) -> set[str]:
 class Guarded(World):
     """Two sites at which bisync has an account with the least rights."""
 
-    def __init__(self, folder: pathlib.Path, *, topology: str, roles: dict[str, str]) -> None:
+    def __init__(self, folder: pathlib.Path, *, topology: str, roles: dict[str, str], release: str = "") -> None:
+        """`release`: of the servers, one that has vector sets; else they are those that are found, without these."""
         super().__init__(folder, topology=topology)
-        self._roles = roles
+        self._roles, self._more = roles, MORE if release else dict.fromkeys(MORE, [])
+        if release:
+            self.east, self.west = (LocalServer(folder / name, program=program(release)) for name in ("east", "west"))
+            self.servers = {"east": self.east, "west": self.west}
 
     def write_job_file(self) -> None:
         text = f'name = "orders"\ntopology = "{self._topology}"\n'
         (self.folder / "password").write_text(f"{PASSWORD}\n")
         (self.folder / "password").chmod(0o600)
         for name, server in self.servers.items():
-            give(server, ROLES[self._roles[name]])
+            give(server, ROLES[self._roles[name]] + self._more[self._roles[name]])
             url = server.url.replace("//", "//bisync@")
             text += f'[sites.{name}]\nurl = "{url}"\npassword_file = "password"\n'
         self.job_file.write_text(text)
@@ -73,16 +91,24 @@ SAMPLES = [
 ]
 
 
+VECTORS = [
+    *("VADD v VALUES 2 1 0 near SETATTR {}", "VADD v VALUES 2 0 1 far", "VSETATTR v far 1", "VADD v VALUES 2 1 1 out"),
+    *("VREM v out", "VADD w VALUES 3 1 2 3 a"),
+]
+
+
 def write(server: LocalServer, commands: list[str]) -> None:
     with server.client(single_connection_client=True) as client:
         for command in commands:
             client.execute_command(*command.split())
 
 
-def test_a_two_way_job_with_all_that_may_happen(tmp_path: pathlib.Path) -> None:
-    with Guarded(tmp_path, topology="bidirectional", roles={"east": TWO_WAY, "west": TWO_WAY}) as world:
-        write(world.east, SAMPLES)
-        assert {c.result for c in precheck(world.job)} == {"ok"}, precheck(world.job)
+@pytest.mark.parametrize("release", ["", NEW])
+def test_a_two_way_job_with_all_that_may_happen(tmp_path: pathlib.Path, release: str) -> None:
+    roles = {"east": TWO_WAY, "west": TWO_WAY}
+    with Guarded(tmp_path, topology="bidirectional", roles=roles, release=release) as world:
+        write(world.east, SAMPLES + VECTORS * bool(release))
+        assert [c for c in precheck(world.job) if c.result != "ok"] == []
         engine = world.synchronised_engine()
         world.start_writers(3)
         wait_until(lambda: all(w.rounds > 5 for w in world.writers), "the writers have written")
@@ -94,6 +120,8 @@ def test_a_two_way_job_with_all_that_may_happen(tmp_path: pathlib.Path) -> None:
             lists = [f"RPUSH l {name}", f"LPUSH l {name}", f"XADD x * f {name}", f"SET s {name}", f"HSET h f {name}"]
             more = [f"SADD m {name}", f"ZADD z {len(name)} a", f"ZINCRBY z {len(name)} b", f"APPEND s {name}"]
             write(server, [*lists, *more, f"PEXPIRE e {2_000_000 + ord(name[0])}", "LPOP l3"])
+            if release:
+                write(server, [f"VADD v VALUES 2 0.5 {len(name)} {name[0]}", f"VSETATTR v far {ord(name[0])}"])
             with server.client() as client:
                 client.execute_command("FUNCTION", "LOAD", LIBRARY.format(name="both", value=name))
                 client.set("doomed", name) if name == "east" else client.rpush("doomed", name)
@@ -118,15 +146,16 @@ def test_a_two_way_job_with_all_that_may_happen(tmp_path: pathlib.Path) -> None:
         world.assert_nothing_denied()
 
 
-def test_a_one_way_job(tmp_path: pathlib.Path) -> None:
-    with Guarded(tmp_path, topology="one-way", roles={"east": SOURCE, "west": TARGET}) as world:
-        write(world.east, SAMPLES)
-        assert {c.result for c in precheck(world.job)} == {"ok"}, precheck(world.job)
+@pytest.mark.parametrize("release", ["", NEW])
+def test_a_one_way_job(tmp_path: pathlib.Path, release: str) -> None:
+    with Guarded(tmp_path, topology="one-way", roles={"east": SOURCE, "west": TARGET}, release=release) as world:
+        write(world.east, SAMPLES + VECTORS * bool(release))
+        assert [c for c in precheck(world.job) if c.result != "ok"] == []
         engine = world.synchronised_engine()
         world.start_writers(3, "east")
         wait_until(lambda: all(w.rounds > 5 for w in world.writers), "the writer has written")
         world.stop_writers()
-        write(world.east, [*SAMPLES[:9], "SWAPDB 7 8", "FUNCTION FLUSH"])
+        write(world.east, [*SAMPLES[:9], "SWAPDB 7 8", "FUNCTION FLUSH", *VECTORS[:4] * bool(release)])
         with world.east.client() as client:
             client.execute_command("FUNCTION", "LOAD", LIBRARY.format(name="one", value="1"))
             wait_until(lambda: client.exists("bisync:orders:beat"), "the heartbeat is written")
@@ -173,22 +202,62 @@ def test_a_missing_right_is_noticed_named_and_mended(
 ) -> None:
     monkeypatch.setattr("bisync.runtime.survey.RATE_SAMPLE_S", 0.01)
     with job(tmp_path, pair, role) as (file, server):
-        give(server, [word for word in ROLES[role] if word != missing])
-        found = unwell(file)
-        assert found, f"precheck did not notice that {missing} is missing"
-        remedies = [rule for c in found for rule in re.findall(r"ACL SETUSER (bisync [^;()]+)", c.remedy)]
-        named = {word for remedy in remedies for word in remedy.split()[1:]}
-        assert WORDS.get(missing, missing) in named, found
-        with server.client() as client:
-            for remedy in remedies:
-                client.execute_command("ACL", "SETUSER", *remedy.split())
-        assert unwell(file) == [], "what it says mends it"
+        without(file, server, ROLES[role], missing)
+
+
+def without(file: pathlib.Path, server: LocalServer, words: list[str], missing: str) -> None:
+    """Take one right away, see that the precheck names it, and do what it says."""
+    give(server, [word for word in words if word != missing])
+    found = unwell(file)
+    assert found, f"precheck did not notice that {missing} is missing"
+    remedies = [rule for c in found for rule in re.findall(r"ACL SETUSER (bisync (?:[^;()]|\([^()]*\))+)", c.remedy)]
+    named = {word.strip("()") for remedy in remedies for word in remedy.split()[1:]}
+    assert WORDS.get(missing, missing) in named, found
+    with server.client() as client:
+        for remedy in remedies:
+            client.execute_command("ACL", "SETUSER", *remedy.split())
+    assert unwell(file) == [], "what it says mends it"
+
+
+@pytest.fixture(scope="module")
+def new_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[LocalServer]]:
+    folder, path = tmp_path_factory.mktemp("acl"), program(NEW)
+    both = [LocalServer(folder / name, program=path) for name in ("east", "west")]
+    try:
+        yield [server.start() for server in both]
+    finally:
+        for server in both:
+            server.stop(signal.SIGKILL)
+
+
+NEW_CASES = [(role, word) for role, words in MORE.items() for word in (*words, "+@read", "+@write") if word[0] in "+~"]
+NEW_CASES.remove((SOURCE, "+@write"))
+NEW_IDS = [f"{role.split()[-2]}-{role.split()[1]}-{word}" for role, word in NEW_CASES]
+
+
+@pytest.mark.parametrize(("role", "missing"), NEW_CASES, ids=NEW_IDS)
+def test_and_so_where_there_are_vector_sets(
+    tmp_path: pathlib.Path, new_pair: list[LocalServer], monkeypatch: pytest.MonkeyPatch, role: str, missing: str
+) -> None:
+    monkeypatch.setattr("bisync.runtime.survey.RATE_SAMPLE_S", 0.01)
+    with job(tmp_path, new_pair, role) as (file, server):
+        without(file, server, ROLES[role] + MORE[role], missing)
+
+
+def test_a_category_is_not_said_to_give_the_rights_on_vector_sets(
+    tmp_path: pathlib.Path, new_pair: list[LocalServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are missing too, one line mends both."""
+    monkeypatch.setattr("bisync.runtime.survey.RATE_SAMPLE_S", 0.01)
+    for role, missing in ((TARGET, "+@write"), (SOURCE, "+@read")):
+        with job(tmp_path, new_pair, role) as (file, server):
+            without(file, server, ROLES[role], missing)
 
 
 def test_every_right_of_the_lines_is_explained(tmp_path: pathlib.Path) -> None:
     table = MANUAL.read_text().split("### What for")[1].split("###")[0].replace("\\|", "|")
     for role, words in ROLES.items():
-        for word in words[3:]:
+        for word in (*words[3:], *(word for word in MORE[role] if word[0] in "+~")):
             assert re.search(rf"[` ]{re.escape(word)}[` ]", table), (role, word)
 
 

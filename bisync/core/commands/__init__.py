@@ -11,7 +11,7 @@ as bytes, the name first and in any case, and stands in a numbered database.
 
 from bisync.core.commands.commuting import commute, deletes
 from bisync.core.commands.document import document
-from bisync.core.commands.expiry import absolute_expiry, expiry_of, may_expire, put_off
+from bisync.core.commands.expiry import absolute_expiry, expiry_of, late, may_expire, put_off
 from bisync.core.commands.keys import Args
 from bisync.core.commands.places import EVERY_KEY, FUNCTIONS, TTL, Footprint, Write, same_place
 from bisync.core.commands.scope import Crossing, Restricted, ScopeLike, restrict
@@ -38,6 +38,7 @@ __all__ = [
     "key_positions",
     "known",
     "known_row",
+    "late",
     "may_expire",
     "normalise",
     "put_off",

@@ -46,9 +46,16 @@ def put_off(args: Args, now_ms: int) -> Args:
     that deleted it on arrival would lose the renewal that follows.
     """
     at = _expiry_at(args)
-    if at is None or not args[at].isdigit() or not 0 < int(args[at]) <= now_ms + LATE_MARGIN_MS:
+    if at is None or not args[at].isdigit():
         return args
-    return (*args[:at], b"%d" % (now_ms + LATE_GRACE_MS), *args[at + 1 :])
+    at_ms = int(args[at])
+    put = late(at_ms, now_ms)
+    return args if put == at_ms else (*args[:at], b"%d" % put, *args[at + 1 :])
+
+
+def late(at_ms: int, now_ms: int) -> int:
+    """The Unix time in ms of an expiry, put off where it is over."""
+    return now_ms + LATE_GRACE_MS if 0 < at_ms <= now_ms + LATE_MARGIN_MS else at_ms
 
 
 def _expiry_at(args: Args) -> int | None:

@@ -6,6 +6,7 @@ from anycrc import Model  # type: ignore[import-untyped]
 crc64 = Model("CRC64-REDIS").calc
 
 
+_BYTES = [bytes((n,)) for n in range(256)]
 _SMALL = 16 * 1024  # below it, a call more of crc64 costs more than a copy of the bytes
 
 
@@ -18,7 +19,7 @@ def dump_payload(type: int, body: bytes, version: int, metadata: bytes = b"") ->
     """
     checksum: int
     if len(body) < _SMALL and not metadata:
-        content = b"%c%b%b" % (type, body, version.to_bytes(2, "little"))
+        content = _BYTES[type] + body + version.to_bytes(2, "little")
         checksum = crc64(content)
         return content + checksum.to_bytes(8, "little")
     kind, footer = metadata + bytes((type,)), version.to_bytes(2, "little")
