@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.detection import machine
 from benchmarks.measure import Sample, say, take_turns
-from benchmarks.real_servers import JOB_FILE, cpu_s, server_version, wait_until, write
+from benchmarks.real_servers import JOB_FILE, NOT_YIELDING, cpu_s, server_version, wait_until, write
 from bisync.core.resp import EXEC, MULTI
 from bisync.core.rules import Rules
 from bisync.core.snapshot import SnapshotKeys
@@ -135,7 +135,7 @@ def ceiling(target: LocalServer, made: list[tuple[bytes, int]], keys: int) -> Sa
 def bisync(target: LocalServer, source: LocalServer, folder: pathlib.Path, topology: str, keys: int) -> Sample:
     """An engine, from its taking the job to the finished copy."""
     job = folder / "bench.toml"
-    job.write_text(JOB_FILE.format(topology=topology, east=source.url, west=target.url))
+    job.write_text(JOB_FILE.format(topology=topology, east=source.url, west=target.url) + NOT_YIELDING)
     with target.client() as client:
 
         def tag() -> Tag | None:

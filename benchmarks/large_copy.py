@@ -1,8 +1,8 @@
 """What a large full copy takes of memory: `python -m benchmarks.large_copy`. See docs/benchmarks.md.
 
-Many small keys and one huge one are copied between two servers, with the job's own settings. With `--rate` clients
-write to both sites all the while, each to keys of its own and to some that both write. At the end both servers must
-have the same DEBUG DIGEST, without bisync's own keys.
+Many small keys and one huge one are copied between two servers, with a job's default settings, but that the copy does
+not yield. With `--rate` clients write to both sites all the while, each to keys of its own and to some that both write.
+At the end both servers must have the same DEBUG DIGEST, without bisync's own keys.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from multiprocessing.synchronize import Event
 from typing import Any
 
 from benchmarks.measure import say
-from benchmarks.real_servers import JOB_FILE, WAIT_S
+from benchmarks.real_servers import JOB_FILE, NOT_YIELDING, WAIT_S
 from bisync.cli.wait import wait_drained, wait_for_state
 from bisync.config import load_job
 from bisync.core.resp import pack
@@ -125,7 +125,7 @@ def main(words: list[str]) -> None:
             say(f"filling {options.keys:,} keys and one of {options.big / 1e6:,.0f} MB")
             fill(east, options.keys, options.big)
             path = folder / "bench.toml"
-            path.write_text(JOB_FILE.format(topology=options.topology, east=east.url, west=west.url))
+            path.write_text(JOB_FILE.format(topology=options.topology, east=east.url, west=west.url) + NOT_YIELDING)
             print(json.dumps(run(options, path, sites), indent=2))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

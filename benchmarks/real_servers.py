@@ -37,6 +37,9 @@ url = "{east}"
 [sites.west]
 url = "{west}"
 """
+NOT_YIELDING = "[limits]\ncopy_yields = false\n"
+"""For a copy where servers and engine share a machine, so that the copy itself makes the servers answer late."""
+
 TICKS_S = os.sysconf("SC_CLK_TCK")
 
 Writes = dict[str, Iterable[list[bytes]]]

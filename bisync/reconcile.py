@@ -4,7 +4,7 @@ What is done with a key that is not the same at both sites is decided in `bisync
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 import attrs
@@ -112,13 +112,10 @@ class Desk(Protocol):
         """So many keys were looked at, at both sites together."""
 
 
-def compare_all(
-    job: Job, desk: Desk, concerns: Callable[[pending.Place], bool] = lambda place: True, *, refuse_empty: bool = False
-) -> None:
-    """Compare the keys of both sites in the job's scope, those that `concerns` says yes to.
+def compare_all(job: Job, desk: Desk, *, copies: bool) -> None:
+    """Compare every key of both sites in the job's scope. `copies`: is the first site copied, whatever it holds?
 
-    Raises SiteError where a site cannot be read; with `refuse_empty` BisyncError where the first site is empty and the
-    other one is not.
+    Raises SiteError where a site cannot be read, BisyncError where an empty site would be copied over one that is not.
     """
 
     def control(site: Site) -> Control:
@@ -126,9 +123,9 @@ def compare_all(
 
     with control(job.source) as source, control(job.target) as target:
         scan = Scan(source, target, job.objects, desk.progress)
-        if refuse_empty:
+        if copies:
             _refuse_empty(job, scan)
-        _Comparing(job, scan, desk, concerns).run()
+        _Comparing(job, scan, desk).run()
 
 
 def empty_source(job: Job) -> BisyncError:
@@ -156,7 +153,6 @@ class _Comparing:
     job: Job
     scan: Scan
     desk: Desk
-    concerns: Callable[[pending.Place], bool]
     again: list[tuple[Place, Place, bytes]] = attrs.field(factory=list)  # keys that were being written
     at_once: int = AGAIN  # keys in the next look: as many as the limits of the job allow in a moment
 
@@ -168,11 +164,11 @@ class _Comparing:
         databases = list(self.scan.databases())
         for a, b in databases:
             for keys in self.scan.keys(a):
-                for some in self._looks([key for key in keys if self.concerns((a.database, key))]):
+                for some in self._looks(keys):
                     self._look(a, b, missing_of(some, b))
         for a, b in databases:
             for keys in self.scan.keys(b):
-                for some in self._looks([key for key in keys if self.concerns((a.database, key))]):
+                for some in self._looks(keys):
                     self._look(a, b, some)
         self._look_again()
         if self.job.commands.function == "pass":

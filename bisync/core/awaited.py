@@ -71,6 +71,7 @@ class AwaitedEchoes:
 
     def __init__(self) -> None:
         self._echoes: collections.deque[AwaitedEcho] = collections.deque()
+        self._markers: collections.Counter[bytes] = collections.Counter()  # of them
         self.bytes = 0  # of memory, about
 
     def __repr__(self) -> str:
@@ -88,21 +89,28 @@ class AwaitedEchoes:
         """A transaction was sent. It is not kept where more than `bound` bytes would be."""
         if self.bytes + echo.memory <= bound:
             self._echoes.append(echo)
+            self._markers[echo.marker] += 1
             self.bytes += echo.memory
 
     def take_back(self, tag: Tag) -> None:
         """The newest transaction, with this tag, was refused as a whole: no echo comes."""
         if self._echoes and self._echoes[-1].tag is tag:
-            self.bytes -= self._echoes.pop().memory
+            self._forget(self._echoes.pop())
 
     def seen(self, marker: bytes) -> None:
         """A transaction that begins with this SET of a tag was read: its echo is awaited no more, nor any before it."""
-        if any(echo.marker == marker for echo in self._echoes):
+        if marker in self._markers:  # while a life catches up, most are not: they are of earlier ones
             gone = None
             while gone != marker:
                 echo = self._echoes.popleft()
-                self.bytes -= echo.memory
+                self._forget(echo)
                 gone = echo.marker
+
+    def _forget(self, echo: AwaitedEcho) -> None:
+        self.bytes -= echo.memory
+        self._markers[echo.marker] -= 1
+        if not self._markers[echo.marker]:
+            del self._markers[echo.marker]
 
     def find(self, data: bytes, at: int) -> tuple[int, int]:
         """Where in `data`, from `at` on, the next echo may begin, and up to where its beginning was recognised.

@@ -29,13 +29,13 @@ class Moment:
         return self.latest_us < other.earliest_us
 
     def is_likely_before(self, other: "Moment") -> bool:
-        """Does it begin and end earlier? Where the two do not overlap, it was made before for certain.
+        """Does its middle come earlier? Where the two do not overlap, it was made before for certain.
 
         Of a wide bracket the ends only say when its stream was looked at, so it tells no order.
         """
         if max(self.latest_us - self.earliest_us, other.latest_us - other.earliest_us) > NARROW_US:
             return self.is_before(other)
-        return self.earliest_us < other.earliest_us and self.latest_us < other.latest_us
+        return self.earliest_us + self.latest_us < other.earliest_us + other.latest_us
 
     def overlaps(self, other: "Moment") -> bool:
         """May the two have been made in either order?"""

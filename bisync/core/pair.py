@@ -17,7 +17,6 @@ from bisync.core.commands import FUNCTIONS
 from bisync.core.copying import CopiedKey, CopiedKeys, Copying, KeyPiece
 from bisync.core.delivery import Delivery
 from bisync.core.detection import Detector
-from bisync.core.doubts import Doubts
 from bisync.core.failures import Failures
 from bisync.core.floor import Floors
 from bisync.core.link import Item
@@ -36,9 +35,6 @@ from bisync.errors import TagLost
 
 UNRECORDED_MAX = 10_000
 """So many conflicts may wait for the log; then reading waits too."""
-
-OPEN_MAX = 10_000
-"""So many units may be unsettled while the source is copied, as none of them can be settled before that is done."""
 
 
 @attrs.frozen
@@ -74,8 +70,7 @@ class Pair:
         self.copying = Copying.resumed(rules, taken.tags)
         self.copying.stands = not taken.lost  # what took a tag away may have taken copied keys away
         self.rounds = Rounds(rules, epoch, self.arbiter, self.channels, taken.notes)
-        self.doubts = Doubts(rules, self.copying)
-        self.reconciling = Reconciling(rules, self.copying, self.arbiter, self.rounds, self.channels, self.doubts)
+        self.reconciling = Reconciling(rules, self.copying, self.arbiter, self.rounds, self.channels)
         resuming = rules.bidirectional and self.copying.finished
         self._delivery = Delivery(
             *(rules, epoch, engine, self.channels, self.floors, self.copying, self.rounds, self._actions),
@@ -126,7 +121,7 @@ class Pair:
             return False  # no conflict goes off the record
         if x == self.rules.source and not self.copying.finished:
             return False  # what follows the snapshot waits until the copy is finished
-        if (not self.copying.finished and not self.copying.finishing) or self._delivery.recovering_now:
+        if not self.copying.finished or self._delivery.recovering_now:
             return True  # whatever is pending: echoes end the copy, and tell what a lost tag said
         mine, bound = channel.pending.bytes, self.rules.pending_bytes
         across = self.channels.get(self.rules.other(x))
@@ -286,10 +281,6 @@ class Pair:
             mine = Pending(clock, entry.start, operations, channel.seen, when, size)
             self._detect(channel, mine)
             channel.pending.add(mine)
-            if clock <= self.channels[channel.target].seen:
-                self._seen_back(channel, clock)  # the other stream was read first, and has shown it already
-            if channel.origin == self.rules.target:
-                self._actions += self.doubts.forget_applied(channel)
         if clock > channel.resumed:  # else it was applied in an earlier life, and is read again for detection only
             operations = [left for o in operations if (left := o.left) is not None]
             parts = [(o.target_database, o.packed) for o in operations]
@@ -314,15 +305,9 @@ class Pair:
     def _detect(self, channel: Channel, mine: Pending) -> None:
         """Find what `mine` is concurrent with, before it is pending itself."""
         x, across = channel.origin, self.channels[channel.target].pending
-        floods = self.doubts.may_arise and len(self.arbiter) >= OPEN_MAX
         for operation in mine.operations:
             if len(across):
-                if floods:
-                    self.doubts.met(operation, across)
-                else:
-                    self._detector.compare(x, mine, operation, across)
-            if self.doubts:
-                self.doubts.look(x, operation, mine.seen)
+                self._detector.compare(x, mine, operation, across)
             self.arbiter.taint(x, mine.start, operation)
             self.arbiter.mark_dirty(x, mine.start, operation)
             self.reconciling.taint(x, mine.start, operation)
@@ -331,11 +316,7 @@ class Pair:
         self._detector.unsettled.clear()
         if self.copying.again and x == self.rules.target and not channel.reached_take and mine.clock > channel.resumed:
             # the copy that broke off may have overtaken it, and its snapshot cannot be asked any more
-            if floods:
-                for operation in mine.operations:
-                    self.doubts.doubt(operation)
-            else:
-                self._failures.settle(mine, x, self.rules.source)
+            self._failures.settle(mine, x, self.rules.source)
 
     # -- the full copy
     def hold(self, x: str, held: bool) -> None:
@@ -352,8 +333,6 @@ class Pair:
         reverse = self.channels.get(self.rules.target)
         self.copying.begin(self._own[0])
         channel.seen = seen if seen is not None else reverse.applied if reverse else START
-        if reverse is not None:
-            self._seen_back(reverse, channel.seen)
         channel.applied = channel.resumed = channel.told = self.copying.clock
         remove = remove_half_built(self.rules)  # by a copy that broke off
         channel.link.put(Item("piece", remove, sum(len(command) for _, command in remove)))
@@ -397,7 +376,7 @@ class Pair:
             operations = CopiedOperations(keys.places, homes)
             mine = Pending(clock, start, operations, channel.seen, BEFORE_ALL, keys.size)
             across = self._pending[channel.target]
-            if self.doubts or len(self.arbiter) or across.touch((database, key) for database, key, _ in keys.places):
+            if len(self.arbiter) or across.touch((database, key) for database, key, _ in keys.places):
                 self._detect(channel, mine)  # else they meet nothing, and no operation is made of them
             channel.pending.add(mine)
         channel.link.put(Item("copied", keys.parts, keys.size, clock, operations=len(keys.parts)))
@@ -446,8 +425,6 @@ class Pair:
         if channel.pending.holds_copied() or (not self.rules.bidirectional and not channel.link.idle):
             return
         self.copying.finishing = True
-        if self.doubts:
-            self.copying.reconciling = self.rules.source
         parts = [*self.rounds.note_all_open(self.rules.target), *remove_half_built(self.rules)]
         channel.link.put(Item("finish", parts, sum(len(command) for _, command in parts)))
 
@@ -466,8 +443,6 @@ class Pair:
         """
         channel = self.channels[x]
         self._delivery.answered(channel, replies, now_ms)
-        if self.doubts and self.copying.done:
-            self.doubts.clear()
         for waiting in self.channels.values():  # an entry may have waited for a copy that is here now
             if waiting.inbox:
                 self._advance(waiting, now_ms)

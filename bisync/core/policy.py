@@ -1,9 +1,9 @@
 """Which of two concurrent writes wins: the policies, as one order on writes.
 
 Under `last-writer`: an update beats a delete, of two times to live the longest, else the newest write. Where the
-brackets of their times overlap, the one that begins and ends later counts as newer. The write of the job's first site
-wins where that tells nothing: where one bracket lies within the other, and where one is wider than `NARROW_US`, because
-then bisync stood still and its ends say nothing of the write. Under the name of a site, that site's write.
+brackets of their times overlap, the one whose middle is later counts as newer. The write of the job's first site wins
+where that tells nothing: where the middles are the same, and where one bracket is wider than `NARROW_US`, because then
+bisync stood still and its ends say nothing of the write. Under the name of a site, that site's write.
 """
 
 import attrs

@@ -16,7 +16,6 @@ from bisync.core.arbitration import Arbiter
 from bisync.core.channel import Channel
 from bisync.core.commands import EVERY_KEY
 from bisync.core.copying import Copying
-from bisync.core.doubts import Doubts
 from bisync.core.link import Item
 from bisync.core.moment import BEFORE_ALL
 from bisync.core.operation import Operation, held_operation
@@ -84,7 +83,6 @@ class Reconciling:
     _arbiter: Arbiter
     _rounds: Rounds
     _channels: Mapping[str, Channel]
-    _doubts: Doubts
     _watched: frozenset[Place] = frozenset()  # the keys that are being compared
     _touched: set[Place] = attrs.field(factory=set)  # those of them whose write was seen back since
     _open: dict[Unit, int] = attrs.field(factory=dict)  # handed in and perhaps not settled yet, with their sizes
@@ -98,18 +96,6 @@ class Reconciling:
         return bool(self._copying.reconciling)
 
     # -- what is compared
-    @property
-    def ready(self) -> bool:
-        """Is it known by now which keys are to be compared?"""
-        return self._channels[self._rules.source].seen >= self._doubts.upto
-
-    def concerns(self, place: Place) -> bool:
-        """Is this key to be compared? After a full copy that had to forget writes, only the doubtful ones.
-
-        A later life does not know which they were, and compares all.
-        """
-        return not self._doubts or self._doubts.concern(place)
-
     def watch(self, places: Iterable[Place]) -> None:
         """These keys are going to be read at both sites."""
         self._watched, self._touched = frozenset(places), set()
@@ -156,12 +142,7 @@ class Reconciling:
 
     @property
     def copies(self) -> bool:
-        """Does the source's value stand whatever the target holds: copied after a gap, or after a full copy?"""
-        return self.begins_anew or not self._copying.compares
-
-    @property
-    def begins_anew(self) -> bool:
-        """Is the source copied again after a gap?"""
+        """Is the source copied after a gap, whatever the target holds?"""
         return self._copying.begun > 0 and self._rules.on_gap == "full"
 
     def _choose(self, key: bytes, only_at: str = "") -> Choice:

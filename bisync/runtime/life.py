@@ -144,8 +144,6 @@ class Life:
         while not self.pair.copying.finished:
             await self._answered.wait()
         self.shelf.clear()
-        if self.pair.copying.reconciling:
-            await self._reconcile()
         self._follow()
         await trio.sleep_forever()
 
@@ -210,6 +208,8 @@ class Life:
                     self._tell_moments(x, cursor, cursor + len(data))
                     self._receive(x, data)
                     self._perform()
+                    if not self.following:
+                        self._go_on()  # a copy may wait for an echo
                     size = _next_size(size, len(data), trio.current_time() - began_s)
                     busy = True
             if busy:
@@ -330,9 +330,13 @@ class Life:
                 self.pair.answered(origin, replies, self.clock.now_ms())
             finally:
                 self._perform()  # what was committed must be remembered, also where the life ends here
-            self._answered.set()
-            self._answered = trio.Event()
+            self._go_on()
             self._wake.set()
+
+    def _go_on(self) -> None:
+        """Wake whoever waits for what a site answers."""
+        self._answered.set()
+        self._answered = trio.Event()
 
     async def quiesce(self) -> None:
         """Let what is in flight land, and send nothing more; what waits for its pace was not sent at all."""

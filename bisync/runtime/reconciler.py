@@ -51,12 +51,9 @@ class Reconciler:
 
     async def compare(self) -> None:
         """Compare all, settle what is unequal, and say at the target that it was done."""
-        reconciling = self.pair.reconciling
-        while not reconciling.ready:
-            await trio.sleep(POLL_S)
-        refuses, concerns = reconciling.begins_anew, reconciling.concerns
+        copies = self.pair.reconciling.copies
         await trio.to_thread.run_sync(
-            lambda: reconcile.compare_all(self.job, self, concerns, refuse_empty=refuses), abandon_on_cancel=True
+            lambda: reconcile.compare_all(self.job, self, copies=copies), abandon_on_cancel=True
         )
         with trio.move_on_after(SETTLE_S):
             while self.pair.reconciling.settling:

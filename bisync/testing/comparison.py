@@ -42,8 +42,7 @@ class SimulatedComparison:
             self._read[self._sites[1]] = self._dataset(self._sites[1])
             self._offsets = {site: self._offset(site) for site in self._sites}
         elif self._places:
-            taken = [self._places.popleft() for _ in range(min(size, len(self._places)))]
-            self._looked_at = [place for place in taken if pair.reconciling.concerns(place)]
+            self._looked_at = [self._places.popleft() for _ in range(min(size, len(self._places)))]
             pair.reconciling.watch(self._looked_at)
             self._read = {self._sites[0]: self._dataset(self._sites[0])}
         elif not self._ended and not pair.reconciling.settling and not pair.reconciling.blocked:

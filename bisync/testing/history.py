@@ -35,9 +35,6 @@ OUTSIDE = b"tmp:"
 SOON_MS = 10_000
 """After so long every key has expired whose expiry was to come soon."""
 
-FEW_PENDING, ENOUGH = 8_000, 1 << 20
-"""Bounds of what is pending, in bytes of memory: one that a history reaches, and one that none does."""
-
 
 @attrs.frozen
 class Course:
@@ -87,8 +84,6 @@ def course(seed: int) -> Course:
     spools = draw.random() < 0.5
     if draw.random() < 0.25 and rules.bidirectional:
         rules = attrs.evolve(rules, target_not_empty="reconcile")
-    if random.Random(f"pending {seed}").random() < 0.2:
-        rules = attrs.evolve(rules, pending_bytes=FEW_PENDING)
     return attrs.evolve(kind, rules=rules, writes=writes, exact=exact, spools=spools)
 
 
@@ -242,7 +237,7 @@ class _History:
             draw.choice([pair.kill, pair.kill, pair.reconnect, pair.start_and_die])()
         elif roll < 0.6:
             pair.read(x, draw.choice([7, 60, 300, 5000]))
-            if self.kind.rules.target_not_empty == "reconcile" or self.kind.rules.pending_bytes < ENOUGH:
+            if self.kind.rules.target_not_empty == "reconcile":
                 pair.compare(draw.choice([1, 2, 50]))
         elif roll < 0.75:
             pair.deliver(x)

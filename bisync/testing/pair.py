@@ -334,8 +334,6 @@ class SimulatedPair:
         """One step of the comparison of both sites, of `size` keys at a time. False: there is nothing to be done."""
         if self.pair is None or not self.pair.copying.finished or self.pair.copying.done:
             return False
-        if not self.pair.reconciling.ready:
-            return False
         if self._comparison is None:
             self._comparison = SimulatedComparison(self.rules.sites, self.dataset, lambda x: self.sites[x].offset)
         comparison = self._comparison

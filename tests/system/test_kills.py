@@ -13,12 +13,15 @@ pytestmark = pytest.mark.slow
 
 KILLS_FOLLOWING = 34
 COPY_JOBS = 4  # jobs, in the full copy of each of which there is a kill in every phase: 20
-PRELOADED, OTHERS = 20_000, 600  # strings, and keys of other types
+PRELOADED, OTHERS = 24_000, 600  # strings, and keys of other types
 BIG = 100_000  # items of a list that is copied in pieces
-DOOMED = 3_000  # keys that are deleted at the source once they were copied
+DOOMED = 6_000  # keys that are deleted at the source once they were copied
 SAVE_DELAY_US = 20  # for each key of a snapshot that is to be slow: it takes a second at least
-COPY = "[engine]\nbatch_commands = 100\n[full_copy]\nwhole_bytes = 2_000\npiece_bytes = 500\n"
-"""Small transactions, so that the copy goes on for a while, and the big list takes some ten of them."""
+COPY = (
+    "[engine]\nbatch_commands = 100\n[full_copy]\nwhole_bytes = 2_000\npiece_bytes = 250\n"
+    "[limits]\ncopy_commands_per_s = 12_000\ncopy_yields = false\n"
+)
+"""A copy that takes some seconds, and the big list a part of one: so each phase lasts until the engine is killed."""
 
 
 def epoch_of(world: World) -> int:
@@ -126,15 +129,21 @@ class CopyKills:
         wait_until(lambda: not self.east.info("persistence")["rdb_bgsave_in_progress"], "the snapshot is given up")
 
     def among_small_keys(self) -> None:
-        until = self.chance.randrange(2 * DOOMED, PRELOADED)
+        until = self.chance.randrange(2 * DOOMED, PRELOADED * 2 // 3)
         self.kill_when(lambda: self._copied >= until, f"{until} keys are copied", writers=True)
         assert not self.finished
 
     def within_a_big_value(self) -> None:
-        until = self.chance.randrange(BIG // 2)
-        self.kill_when(lambda: self.west.llen("bisync:orders:building") > until, f"{until} items of the list are there")
+        until = self.chance.randrange(BIG // 4)
+        self.kill_when(lambda: self._built > until, f"{until} items of the list are there")
         assert not self.finished
-        assert 0 < self.west.llen("bisync:orders:building") < BIG and self.west.llen("pre:big") in (0, BIG)
+        assert 0 < self._built < BIG and self.west.llen("pre:big") in (0, BIG)
+
+    @property
+    def _built(self) -> int:
+        """How many items of the big list are there; keys of other types, of the writers, are built now and then."""
+        building = "bisync:orders:building"
+        return self.west.llen(building) if self.west.type(building) == b"list" else 0
 
     def while_stale_keys_are_removed(self) -> None:
         """Keys that were copied, and are deleted at the source while no engine runs."""
@@ -142,7 +151,7 @@ class CopyKills:
         self.doomed = there[:DOOMED]
         assert len(self.doomed) == DOOMED
         self.east.delete(*self.doomed)
-        left = self.chance.randrange(DOOMED // 10, DOOMED)
+        left = self.chance.randrange(DOOMED // 2, DOOMED)
         self.kill_when(lambda: self.west.exists(*self.doomed) <= left, f"only {left} stale keys are left")
         assert not self.finished and self.west.exists(*self.doomed)
 

@@ -9,7 +9,6 @@ import bisync.testing.pair
 from bisync.core import arbitration, detection, near, pair
 from bisync.core.arbitration import Arbiter
 from bisync.core.copying import Copying
-from bisync.core.doubts import Doubts
 from bisync.core.floor import Floors
 from bisync.core.link import Link
 from bisync.core.moment import Moment
@@ -22,7 +21,7 @@ from bisync.core.resp import pack, select
 from bisync.core.round import Rounds
 from bisync.core.rules import Rules
 from bisync.core.snapshot import SnapshotKeys
-from bisync.testing.history import FEW_PENDING, Course, broken, course, run_history
+from bisync.testing.history import Course, broken, course, run_history
 
 HISTORIES_MAX = 1500
 """So many histories must be enough to notice; most breaks show within a hundred."""
@@ -33,9 +32,6 @@ LONG = Course(attrs.evolve(RULES, batch_commands=3), 300, 0.02)
 EXPIRING = Course(RULES, 300, 0.01, apart=True, writes="expiring")
 WIPING = Course(attrs.evolve(RULES, target_not_empty="overwrite", batch_commands=3), 120, 0.05, writes="wiping")
 EXACT = Course(RULES, 300, 0.03, lazy=True, exact=True)
-FORGETTING = Course(
-    attrs.evolve(RULES, target_not_empty="overwrite", batch_commands=3, pending_bytes=FEW_PENDING), 120, 0.01
-)
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -166,14 +162,6 @@ def a_conflict_is_told_of_commuting_writes_too(patch: pytest.MonkeyPatch) -> Non
         patch.setattr(module, "interchangeable", lambda *a: False)
 
 
-def writes_that_are_forgotten_leave_no_doubt(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Doubts, "look", lambda self, site, operation, seen: None)
-
-
-def doubtful_keys_are_not_compared(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Doubts, "concern", lambda self, place: False)
-
-
 BREAKS: list[tuple[Break, Course | None]] = [
     (foreign_writes_are_taken_for_a_clients, None),
     (nothing_watches_the_tag, None),
@@ -200,8 +188,6 @@ BREAKS: list[tuple[Break, Course | None]] = [
     (copies_are_counted_from_the_tag_alone, WIPING),
     (floors_pass_conflicts_that_are_not_in_the_log, EXACT),
     (a_conflict_is_told_of_commuting_writes_too, EXACT),
-    (writes_that_are_forgotten_leave_no_doubt, FORGETTING),
-    (doubtful_keys_are_not_compared, FORGETTING),
 ]
 
 
@@ -222,7 +208,7 @@ def test_a_broken_rule_is_noticed(rule: Break, kind: Course | None, monkeypatch:
 
 
 def test_with_every_rule_in_place_the_same_histories_notice_nothing() -> None:
-    kinds = (None, LONG, ONE_DATABASE, EXPIRING, WIPING, EXACT, FORGETTING)
+    kinds = (None, LONG, ONE_DATABASE, EXPIRING, WIPING, EXACT)
     assert not [(seed, kind) for seed in range(60) for kind in kinds if noticed(seed, kind)]
 
 
