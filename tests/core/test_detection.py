@@ -309,7 +309,7 @@ def test_the_record_of_what_was_computed_has_writes_of_both_sites(mine: str, the
 def test_times_that_overlap_are_on_record_as_not_certain() -> None:
     meeting = meet(write("SET k a", attrs.evolve(at_us(0), latest_us=9)), write("SET k b", 5))
     (told,) = meeting.arbiter.take_told()
-    assert (told.certain, told.rule, told.winner) == (False, "order of the sites", "east")
+    assert (told.certain, told.rule, told.winner) == (False, "newest write", "west")
 
 
 # -- in groups as one by one

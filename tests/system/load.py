@@ -111,9 +111,11 @@ class Writer:
         for lane in range(LANES):
             counter, numbers, text = self.keys(lane)
             low, deadline_s = self.done[lane], time.monotonic() + HALT_S
-            while int(client.get(counter) or 0) < low and time.monotonic() < deadline_s:
+            while True:
+                count, length, string = int(client.get(counter) or 0), client.llen(numbers), client.get(text) or b""
+                if (count >= low and length >= low and string.startswith(_text(low))) or time.monotonic() > deadline_s:
+                    break
                 time.sleep(0.01)  # a restore sets a key back for a moment, until the next round of its arbitration
-            count, length, string = int(client.get(counter) or 0), client.llen(numbers), client.get(text) or b""
             assert low <= count <= low + BURST, f"{counter} is {count} at its own site, accepted were {low}"
             if length < count:
                 client.rpush(numbers, count - 1)
