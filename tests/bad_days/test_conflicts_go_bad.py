@@ -400,7 +400,7 @@ def test_a_thousand_conflicts_a_second_on_one_key(tmp_path: pathlib.Path) -> Non
 
 def test_a_thousand_conflicts_a_second_on_many_keys(tmp_path: pathlib.Path) -> None:
     """The store keeps up, and the log stays within its bound."""
-    with running(tmp_path, tables=QUICK + "[conflicts]\nkeep_entries = 2000\n") as (day, engine):
+    with running(tmp_path, tables=QUICK + "[conflicts]\nkeep_entries = 500\n") as (day, engine):
         resident, began_s = _resident(engine), time.monotonic()
         done = _write_together(day, lambda site, n: ("SET", f"k{n}", f"{site} {n}"))
         wait_until(lambda: day.status()["conflicts"]["unrecorded"] == 0, "the store keeps up")
@@ -411,7 +411,8 @@ def test_a_thousand_conflicts_a_second_on_many_keys(tmp_path: pathlib.Path) -> N
         assert total > done // 2, "few writes met: this test shows nothing"
         assert _resident(engine) - resident < 100 << 20
         wait_until(lambda: day.status()["conflicts"]["unrecorded"] == 0, "all are on record")
-        assert len(conflicts(day)) <= 2_000 + 1_000, "trimmed after every thousand"
+        open_max = 1_500  # of those that were open when the last thousand was trimmed, which stay
+        assert len(conflicts(day)) <= 500 + 1_000 + open_max, "trimmed after every thousand"
         day.finish(engine)
 
 
