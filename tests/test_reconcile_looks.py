@@ -34,7 +34,7 @@ class SlowDesk:
 
 def looks(desk: SlowDesk, keys: int, most: int = BATCH) -> _Comparing:
     """Look at so many keys, of which none is looked at twice or left out."""
-    comparing = _Comparing(None, None, desk, lambda place: True)  # type: ignore[arg-type]
+    comparing = _Comparing(None, None, desk)  # type: ignore[arg-type]
     names = [b"%d" % n for n in range(keys)]
     seen: list[bytes] = []
     for some in comparing._looks(names, most):

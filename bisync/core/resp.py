@@ -18,7 +18,7 @@ def pack(*args: bytes | int) -> bytes:
 
 
 def pack_words(words: Sequence[bytes]) -> bytes:
-    """The same of words that are all bytes, and fast where they are few. Raises TypeError where one is not."""
+    """The same of words that are all bytes, and fast where they are few. Raises TypeError where they are no words."""
     match words:
         case (a, b):
             return _FORMS[2] % (len(a), a, len(b), b)
@@ -26,7 +26,7 @@ def pack_words(words: Sequence[bytes]) -> bytes:
             return _FORMS[3] % (len(a), a, len(b), b, len(c), c)
         case (a, b, c, d):
             return _FORMS[4] % (len(a), a, len(b), b, len(c), c, len(d), d)
-    return bytes(pack_command(tuple(words)))  # type: ignore[arg-type]
+    return pack(*words)
 
 
 MULTI = pack(b"MULTI")
